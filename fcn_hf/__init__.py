@@ -1,0 +1,37 @@
+"""Fully Convolutional Networks for Semantic Segmentation, the way models are used today."""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
+
+from .configuration_fcn import FCNConfig
+from .image_processing_fcn import FCNImageProcessor, FCNImageProcessorPil
+from .metrics import ConfusionMatrix
+from .modeling_fcn import FCNForSemanticSegmentation, FCNPreTrainedModel
+from .version import __version__
+
+AutoConfig.register("fcn", FCNConfig, exist_ok=True)
+AutoModelForSemanticSegmentation.register(FCNConfig, FCNForSemanticSegmentation, exist_ok=True)
+AutoImageProcessor.register(
+    FCNConfig,
+    image_processor_classes={"torchvision": FCNImageProcessor, "pil": FCNImageProcessorPil},
+    exist_ok=True,
+)
+# Without its name in this table `pipeline("image-segmentation")` runs an FCN but logs that it isn't supported.
+MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["fcn"] = "FCNForSemanticSegmentation"
+
+# `save_pretrained` then writes `auto_map` and copies the defining files: every saved folder works as remote code.
+FCNConfig.register_for_auto_class()
+FCNForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
+FCNImageProcessor.register_for_auto_class()
+FCNImageProcessorPil.register_for_auto_class()
+
+
+__all__ = [
+    "ConfusionMatrix",
+    "FCNConfig",
+    "FCNForSemanticSegmentation",
+    "FCNImageProcessor",
+    "FCNImageProcessorPil",
+    "FCNPreTrainedModel",
+    "__version__",
+]

@@ -1,0 +1,220 @@
+"""Training from a recipe: what is drawn, weighed, saved, resumed and said."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from torchvision import tv_tensors
+from transformers import TrainingArguments
+
+from fcn_hf import FCNImageProcessor
+from training import data
+from training.streets import ID2LABEL, streets_dataset
+from training.trainer import FCNTrainer, StreamingScores, last_complete_checkpoint
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def streets_folder(tmp_path_factory):
+    """A Hub dataset folder of small drawn scenes: 6 to train on, 2 to validate with."""
+    folder = tmp_path_factory.mktemp("streets")
+    rows = streets_dataset(8, height=48, width=64, cache_dir=tmp_path_factory.mktemp("cache"))
+    rows.select(range(6)).to_parquet(folder / "train.parquet")
+    rows.select(range(6, 8)).to_parquet(folder / "validation.parquet")
+    (folder / "id2label.json").write_text(json.dumps(ID2LABEL))
+    return folder
+
+
+def tiny_overrides(dataset, output, steps=2):
+    return [
+        "--dataset_name", dataset, "--output_dir", output, "--max_steps", steps, "--streets_scenes", 0,
+        "--crop_size", 32, 48, "--per_device_train_batch_size", 2, "--dataloader_num_workers", 0,
+        "--disable_tqdm", "true",
+    ]  # fmt: skip
+
+
+def train(recipe, *arguments, **options):
+    command = [sys.executable, str(ROOT / "training" / "train.py"), str(recipe), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_augmentation_moves_picture_and_mask_together():
+    # The red channel holds the class id, so wherever the two part company it shows.
+    label = torch.arange(6).repeat_interleave(10)[None, :].repeat(40, 1)
+    picture = torch.stack([label * 40] * 3).to(torch.uint8)
+    augment = data.training_augmentation((32, 48), scale=(0.7, 1.4), brightness=0, contrast=0, saturation=0)
+    padded = mirrored = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        image, mask = augment(tv_tensors.Image(picture), tv_tensors.Mask(label))
+        assert image.shape == (3, 32, 48) and mask.shape == (32, 48)
+        inside = mask != 255
+        difference = (image[0].float() / 40 - mask)[inside].abs()
+        assert (difference < 0.5).float().mean() > 0.97
+        assert (image[:, ~inside] == 127).all()
+        padded += bool((~inside).any())
+        mirrored += bool(mask[inside][0] > mask[inside][-1])
+    assert padded and 0 < mirrored < 20
+
+
+def test_examples_depend_on_seed_epoch_and_index_alone(streets_folder):
+    from fcn_hf.evaluation import load_splits
+
+    rows = load_splits(str(streets_folder))["train"]
+    augment, processor = data.training_augmentation((32, 48)), FCNImageProcessor(num_labels=11)
+
+    def example(seed, epoch, index):
+        dataset = data.SegmentationDataset(rows, ("image", "label"), processor, augment, seed)
+        dataset.set_epoch(epoch)
+        return dataset[index]["pixel_values"]
+
+    first = example(0, 0, 1)
+    torch.manual_seed(99)
+    assert torch.equal(example(0, 0, 1), first)
+    assert not torch.equal(example(0, 1, 1), first) and not torch.equal(example(1, 0, 1), first)
+
+
+def test_class_weights_are_the_root_of_median_frequency_clipped():
+    counts = np.array([800, 100, 50, 50, 0])
+    weights = data.median_frequency_weights(counts, power=0.5, maximum=1.2)
+    # Frequencies 0.8, 0.1, 0.05, 0.05; their median is 0.075.
+    torch.testing.assert_close(weights, torch.tensor([(0.075 / 0.8) ** 0.5, (0.075 / 0.1) ** 0.5, 1.2, 1.2, 1.0]))
+
+
+def test_labels_out_of_range_are_named_by_row(streets_folder):
+    from fcn_hf.evaluation import DatasetError, load_splits
+
+    rows = load_splits(str(streets_folder))["train"]
+    with pytest.raises(DatasetError, match=r"Row 0: label ids \[.*\] are outside 0\.\.2"):
+        data.class_counts(rows, "label", 3, 255)
+
+
+def test_collator_pads_pictures_with_zero_and_labels_with_the_ignored_id():
+    examples = [
+        {"pixel_values": torch.ones(3, h, w), "labels": torch.ones(h, w, dtype=torch.long)} for h, w in [(4, 6), (5, 3)]
+    ]
+    batch = data.Collator(ignore_index=255)(examples)
+    assert batch["pixel_values"].shape == (2, 3, 5, 6) and batch["labels"].shape == (2, 5, 6)
+    assert (batch["labels"][1, :, 3:] == 255).all() and batch["pixel_values"][1, :, :, 3:].sum() == 0
+
+
+def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny, tmp_path):
+    """Two micro-batches of 384 and 2 labelled pixels: a mean of means would weigh the two 192 times too much."""
+    torch.manual_seed(0)
+    pixel_values, labels = torch.randn(2, 3, 16, 24), torch.randint(0, 5, (2, 16, 24))
+    labels[1] = 255
+    labels[1, 0, :2] = torch.tensor([3, 4])
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5])
+    model = tiny(hidden_dropout_prob=0.0).train()
+    F.cross_entropy(model(pixel_values).logits, labels, weight=weights, ignore_index=255).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    examples = [{"pixel_values": pixel_values[i], "labels": labels[i]} for i in range(2)]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=1, gradient_accumulation_steps=2, max_steps=1,
+        learning_rate=1.0, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0, weight_decay=0, use_cpu=True,
+        remove_unused_columns=False, report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    trainer = FCNTrainer(
+        model=model, args=arguments, train_dataset=examples, data_collator=data.Collator(), class_weights=weights
+    )
+    model.zero_grad()
+    trainer.train()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(before[name] - parameter.detach(), expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_streaming_scores_start_anew_after_each_evaluation():
+    from transformers import EvalPrediction
+
+    scores = StreamingScores(2, 255, ["a", "b"])
+    wrong = EvalPrediction(np.zeros((1, 2, 2), np.uint8), np.ones((1, 2, 2), np.int64))
+    right = EvalPrediction(np.ones((1, 2, 2), np.uint8), np.ones((1, 2, 2), np.int64))
+    assert scores(wrong, compute_result=False) == {}
+    assert scores(right, compute_result=True)["pixel_accuracy"] == 0.5
+    assert scores(right, compute_result=True)["pixel_accuracy"] == 1.0
+
+
+def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path):
+    for step, state in [(9, "{}"), (10, "{}"), (11, '{"global_st'), (12, None)]:
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_complete_checkpoint(tmp_path / "checkpoint-9") is None
+
+
+def test_kill_9_and_resume_end_in_the_weights_of_an_uninterrupted_run(streets_folder, tmp_path):
+    recipe = ROOT / "training" / "recipes" / "camvid-fcn-32s.yaml"
+    small = ["--hidden_sizes", 4, 4, 8, 8, 8, "--hidden_size", 8, "--save_steps", 3, "--logging_steps", 1]
+    small += ["--eval_strategy", "no", "--dataloader_num_workers", 1]
+
+    def arguments(name):
+        return [*tiny_overrides(streets_folder, tmp_path / name, steps=10), *small]
+
+    straight = train(recipe, *arguments("straight"))
+    killed = train(recipe, *arguments("killed"), start_new_session=True)
+    deadline = time.monotonic() + 200
+    while last_complete_checkpoint(tmp_path / "killed") is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert last_complete_checkpoint(tmp_path / "killed") is not None
+    assert not (tmp_path / "killed" / "model.safetensors").exists(), "it was killed too late to show anything"
+    finish(train(recipe, *arguments("killed"), "--resume_from_checkpoint", "true"))
+    finish(straight)
+    expected = load_file(tmp_path / "straight" / "model.safetensors")
+    resumed = load_file(tmp_path / "killed" / "model.safetensors")
+    assert expected.keys() == resumed.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_every_recipe_runs_two_steps_and_leaves_a_complete_folder(streets_folder, tmp_path):
+    start = []
+    for recipe in sorted(RECIPES, key=lambda path: -yaml.safe_load(path.read_text())["prediction_stride"]):
+        output = tmp_path / recipe.stem
+        text = finish(train(recipe, *tiny_overrides(streets_folder, output), *start))
+        assert "mean IoU on validation" in text
+        names = {path.name for path in output.iterdir()}
+        assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "modeling_fcn.py"} <= names
+        card = (output / "README.md").read_text()
+        assert "research use only" in card and "fcn-hf evaluate" in card and "model-index" in card
+        assert load_file(output / "model.safetensors")["fc6.weight"].dtype == torch.float16
+        assert json.loads((output / "config.json").read_text())["dtype"] == "float32"
+        start = ["--model_name_or_path", output]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.yaml"], "There is no recipe 'nowhere.yaml'"),
+        ([], "usage:"),
+        ([str(RECIPES[0]), "--dataset_name", "nowhere"], "dataset 'nowhere' can't be loaded"),
+    ],
+)
+def test_a_wrong_command_gets_one_sentence(monkeypatch, arguments, message):
+    from fcn_hf.evaluation import DatasetError
+    from training.train import main
+
+    with pytest.raises((SystemExit, DatasetError), match=message):
+        main(arguments)

@@ -1,0 +1,148 @@
+"""The model card: what was trained on what and how, with the scores that were measured on the stored weights."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+SCORES = {
+    "mean_iou": "mean IoU",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+}
+
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ title }} ("Fully Convolutional Networks for Semantic Segmentation", Long, Shelhamer, Darrell; CVPR 2015)
+with {{ parameters }} parameters. It gives one of {{ classes|length }} classes to every pixel of a picture of any size:
+{{ classes|join(", ") }}.
+{% if usage_note %}
+> {{ usage_note }}
+{% endif %}
+## How to use it
+
+```python
+from transformers import pipeline
+
+segment = pipeline("image-segmentation", model="{{ model_id }}", trust_remote_code=True)
+segments = segment("street.jpg")  # a list of {"label": ..., "mask": PIL picture}
+```
+
+With `pip install fcn-hf` and `import fcn_hf` it loads without `trust_remote_code`.
+
+## Scores
+
+`{{ split }}` split of `{{ dataset }}`, whole pictures at their own size, one confusion matrix over the split:
+
+| score | % |
+|---|---|
+{% for name, value in scores -%}
+| {{ name }} | {{ value }} |
+{% endfor -%}
+{% for name, value in per_class -%}
+| IoU of {{ name }} | {{ value }} |
+{% endfor %}
+Measured on the weights in this folder by
+
+```
+{{ command }}
+```
+
+## How it was trained
+
+{{ start }} Training data: the `{{ train_split }}` split of `{{ dataset }}` ({{ train_rows }} pictures)
+{%- if streets_scenes %} and {{ streets_scenes }} drawn street scenes (`training/streets.py`){% endif %}. The recipe:
+
+```yaml
+{{ recipe }}```
+"""
+
+
+def write_card(
+    folder: str | Path,
+    *,
+    title: str,
+    parameters: int,
+    classes: list[str],
+    scores: Mapping[str, Any],
+    dataset: str,
+    train_split: str,
+    train_rows: int,
+    split: str,
+    recipe: Mapping[str, Any],
+    start: str | None,
+    streets_scenes: int = 0,
+    license: str | None = None,
+    usage_note: str | None = None,
+) -> None:
+    """Write README.md into a model folder: front matter with the scores as a model-index, and the text above.
+
+    Args:
+        folder: the model folder.
+        title: such as "FCN-8s".
+        parameters: number of them.
+        classes: their names in the order of their ids.
+        scores: what `fcn_hf.evaluation.evaluate_split` gave for the weights in `folder`.
+        dataset: Hub id or folder that training and scores used.
+        train_split, train_rows: what was trained on.
+        split: what was scored.
+        recipe: the arguments of the run.
+        start: where the weights came from before this run; None for a random start.
+        streets_scenes: drawn scenes that were added to the training split.
+        license, usage_note: of the weights, where the data ask for one.
+    """
+    name = Path(dataset).name if os.path.isdir(dataset) else dataset
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=name,
+            dataset_name=name,
+            dataset_split=split,
+            metric_type=key,
+            metric_name=SCORES[key],
+            metric_value=round(scores[key], 4),
+        )
+        for key in SCORES
+    ]
+    card_data = ModelCardData(
+        model_name=title,
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        tags=["fcn", "semantic-segmentation", "vision"],
+        datasets=None if os.path.isdir(dataset) else [dataset],
+        license=license,
+        eval_results=results,
+    )
+    percent = {key: f"{100 * value:.2f}" for key, value in scores.items() if key in SCORES}
+    text = ModelCard.from_template(
+        card_data,
+        template_str=TEMPLATE,
+        title=title,
+        parameters=f"{parameters:,}",
+        classes=classes,
+        model_id=Path(folder).name,
+        dataset=name,
+        split=split,
+        train_split=train_split,
+        train_rows=train_rows,
+        streets_scenes=streets_scenes,
+        usage_note=usage_note,
+        scores=[(SCORES[key], value) for key, value in percent.items()],
+        per_class=[(label, f"{100 * iou:.2f}") for label, iou in scores["per_class_iou"].items()],
+        command=f"fcn-hf evaluate --model {Path(folder).name} --dataset {name} --split {split}",
+        start="It started from random weights." if start is None else f"It started from the weights of `{start}`.",
+        recipe=yaml.safe_dump(dict(recipe), sort_keys=False),
+    ).content
+    path = Path(folder) / "README.md"
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".writing-", delete=False) as aside:
+        aside.write(text)
+    os.replace(aside.name, path)
