@@ -1,6 +1,7 @@
 """Masks of pictures, and scores of a dataset split, from any FCN."""
 
 import json as json_format
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -62,6 +63,14 @@ def voc_palette() -> list[int]:
         for channel in range(3):
             colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return colours.flatten().tolist()
+
+
+def nan_to_null(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores for a JSON file, which knows no NaN: a class that never occurs has `null` for its IoU."""
+    return {
+        name: nan_to_null(value) if isinstance(value, dict) else None if math.isnan(value) else value
+        for name, value in scores.items()
+    }
 
 
 @app.command()
@@ -137,7 +146,7 @@ def evaluate(
         table.add_row(f"IoU of {name}", f"{100 * value:.2f}")
     console.print(table)
     if json is not None:
-        write_aside(json, lambda path: path.write_text(json_format.dumps(scores, indent=2) + "\n"))
+        write_aside(json, lambda path: path.write_text(json_format.dumps(nan_to_null(scores), indent=2) + "\n"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -27,7 +27,7 @@ def find_id2label(name: str, dataset: datasets.Dataset, label_column: str, ignor
     if not Path(name).is_dir():
         try:
             path = hf_hub_download(name, "id2label.json", repo_type="dataset")
-        except (EntryNotFoundError, HFValidationError):
+        except (HfHubHTTPError, HFValidationError, OSError):
             pass
     if Path(path).is_file():
         return {int(index): label for index, label in json.loads(Path(path).read_text()).items()}

@@ -5,6 +5,7 @@ import json
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -96,6 +97,20 @@ def test_evaluate_says_what_is_wrong_in_one_line(model_folder, dataset_folder, a
     result = run("evaluate", "--model", model_folder, "--dataset", dataset_folder, *arguments)
     assert result.exit_code == 1
     assert message in result.stderr.strip().splitlines()[-1] and "Traceback" not in result.output
+
+
+def test_a_class_that_never_occurs_is_null_in_the_json(tiny, dataset_folder, tmp_path):
+    model = tiny(num_labels=6)
+    with torch.no_grad():
+        model.score_fr.bias[5] = -1e4
+    model.save_pretrained(tmp_path / "six")
+    FCNImageProcessor(num_labels=6).save_pretrained(tmp_path / "six")
+    result = run(
+        "evaluate", "--model", tmp_path / "six", "--dataset", dataset_folder, "--json", tmp_path / "scores.json"
+    )
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "scores.json").read_text()
+    assert json.loads(text)["per_class_iou"]["LABEL_5"] is None and "NaN" not in text
 
 
 def test_evaluate_names_the_row_with_an_unknown_label(tiny, dataset_folder, tmp_path):

@@ -68,7 +68,8 @@ def test_augmentation_moves_picture_and_mask_together():
         assert image.shape == (3, 32, 48) and mask.shape == (32, 48)
         inside = mask != 255
         difference = (image[0].float() / 40 - mask)[inside].abs()
-        assert (difference < 0.5).float().mean() > 0.97
+        # Bilinear and nearest may differ by one class on the seam between two, nowhere else.
+        assert difference.max() <= 1 and (difference < 0.5).float().mean() > 0.9
         assert (image[:, ~inside] == 127).all()
         padded += bool((~inside).any())
         mirrored += bool(mask[inside][0] > mask[inside][-1])

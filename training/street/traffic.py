@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +14,8 @@ from training.street.canvas import BICYCLIST, CAR, PEDESTRIAN, Canvas, Colour, P
 Outline = list[tuple[float, float]]
 
 TYRE: Colour = (22, 22, 24)
+FULL: Colour = (1.0, 1.0, 1.0)
+BUS_PAINTS: list[Colour] = [(178, 30, 34), (206, 202, 190), (30, 84, 140), (34, 110, 80)]
 PAINTS: list[Colour] = [
     (182, 184, 188), (150, 154, 160), (205, 206, 206), (40, 42, 46), (28, 30, 34), (96, 100, 108), (38, 58, 110),
     (70, 104, 150), (150, 28, 30), (176, 44, 36), (34, 74, 56), (104, 30, 40), (196, 178, 136), (224, 224, 220),
@@ -87,125 +89,132 @@ VEHICLES = {
 }  # fmt: skip
 
 
+class PlacedVehicle:
+    """A vehicle on its spot: from its own axes (along, up, across) to the street's, and its light and colours."""
+
+    def __init__(
+        self, canvas: Canvas, rng: np.random.Generator, kind: str, x: float, z: float, heading: float, shadow: float
+    ) -> None:
+        self.canvas, self.kind, self.model, self.shadow = canvas, kind, VEHICLES[kind], shadow
+        self.x, self.z, self.sin, self.cos = x, z, math.sin(heading), math.cos(heading)
+        self.paint = pick(rng, PAINTS)
+        if kind == "bus":
+            self.paint = pick(rng, BUS_PAINTS)
+        elif kind == "van" and rng.random() < 0.65:
+            self.paint = (226, 226, 222)
+        r, g, b = canvas.light.horizon
+        self.pane: Colour = (21 + 0.16 * r, 24 + 0.16 * g, 29 + 0.16 * b)
+        camera = canvas.camera
+        eye_x = camera.x - x - camera.curve * z * z
+        self.eye_along, self.eye_across = eye_x * self.sin - z * self.cos, eye_x * self.cos + z * self.sin
+        self.rear, self.front = self.model.profile[0][0], self.model.profile[-1][0]
+
+    def half_width(self, up: float) -> float:
+        lean = 0.05 if self.kind in ("bus", "van") else 0.34
+        return self.model.half_width - max(0.0, up - self.model.belt) * lean
+
+    def lit(self, along: float, up: float, across: float) -> Colour:
+        """Light on a surface whose normal is given in the vehicle's axes."""
+        nx, nz = across * self.cos + along * self.sin, along * self.cos - across * self.sin
+        return self.canvas.light.on(nx, up, nz, self.shadow)
+
+    def face(self, corners: Sequence[Point], colour: Colour, light: Colour) -> None:
+        """Fill a polygon given as (along, up, across)."""
+        points = [
+            (self.x + across * self.cos + along * self.sin, up, self.z + along * self.cos - across * self.sin)
+            for along, up, across in corners
+        ]
+        self.canvas.face(points, colour, CAR, light)
+
+
 def draw_vehicle(
     canvas: Canvas, rng: np.random.Generator, kind: str, x: float, z: float, heading: float, shadow: float
 ) -> None:
     """Draw a vehicle centred at (x, z); `heading` 0 drives away from the camera, pi towards it (radians)."""
-    model = VEHICLES[kind]
-    paint = pick(rng, PAINTS)
-    if kind == "bus":
-        paint = pick(rng, [(178, 30, 34), (206, 202, 190), (30, 84, 140), (34, 110, 80)])
-    elif kind == "van" and rng.random() < 0.65:
-        paint = (226, 226, 222)
-    dusk = canvas.light.kind == "dusk"
-    sin, cos = math.sin(heading), math.cos(heading)
+    vehicle = PlacedVehicle(canvas, rng, kind, x, z, heading, shadow)
+    _draw_underside(vehicle)
+    _draw_panels(vehicle)
+    for side in (-1, 1):
+        if side * vehicle.eye_across > vehicle.model.half_width:
+            _draw_flank(vehicle, side)
+    facing = 1 if vehicle.eye_along > vehicle.front else -1 if vehicle.eye_along < vehicle.rear else 0
+    if facing:
+        _draw_end(vehicle, facing, glowing=canvas.light.kind == "dusk" or bool(rng.random() < 0.3 and facing < 0))
 
-    def place(along: float, up: float, across: float) -> Point:
-        return x + across * cos + along * sin, up, z + along * cos - across * sin
 
-    eye_x, eye_z = canvas.camera.x - x - canvas.camera.curve * z * z, -z
-    eye_along, eye_across, eye_up = eye_x * sin + eye_z * cos, eye_x * cos - eye_z * sin, canvas.camera.eye_height
-
-    def half_width(up: float) -> float:
-        lean = 0.05 if kind in ("bus", "van") else 0.34
-        return model.half_width - max(0.0, up - model.belt) * lean
-
-    def lit(along: float, up: float, across: float) -> Colour:
-        return canvas.light.on(across * cos + along * sin, up, along * cos - across * sin, shadow)
-
-    glass = (26, 30, 36)
-    sky_in_glass = canvas.light.horizon
-    pane: Colour = tuple(0.8 * g + 0.16 * s for g, s in zip(glass, sky_in_glass, strict=True))  # type: ignore[assignment]
-    unlit = lit(0, -0.6, 0)
-    front, rear = model.profile[-1][0], model.profile[0][0]
-    canvas.face(
-        [place(a, 0.3, s * model.half_width * 0.95) for a, s in ((rear, -1), (rear, 1), (front, 1), (front, -1))],
-        (18, 18, 20), CAR, unlit,
-    )  # fmt: skip
-    for wheel in sorted(model.wheels, key=lambda a: -abs(a - eye_along)):
+def _draw_underside(vehicle: PlacedVehicle) -> None:
+    model, unlit = vehicle.model, vehicle.lit(0, -0.6, 0)
+    w = model.half_width * 0.95
+    ends = ((vehicle.rear, -w), (vehicle.rear, w), (vehicle.front, w), (vehicle.front, -w))
+    vehicle.face([(along, 0.3, across) for along, across in ends], (18, 18, 20), unlit)
+    for wheel in sorted(model.wheels, key=lambda along: -abs(along - vehicle.eye_along)):
         for side in (-1, 1):
             outer, inner = side * model.half_width * 0.97, side * (model.half_width - 0.22)
             for end in (-1, 1):
                 a = wheel + end * model.radius * 0.45
-                if end * (eye_along - a) > 0:
-                    box = [place(a, 0.03, outer), place(a, 0.5, outer), place(a, 0.5, inner), place(a, 0.03, inner)]
-                    canvas.face(box, TYRE, CAR, unlit)
+                if end * (vehicle.eye_along - a) > 0:
+                    tread = [(a, 0.03, outer), (a, 0.5, outer), (a, 0.5, inner), (a, 0.03, inner)]
+                    vehicle.face(tread, TYRE, unlit)
 
-    panels: list[tuple[float, Callable[[], None]]] = []
+
+def _draw_panels(vehicle: PlacedVehicle) -> None:
+    """The surfaces across the vehicle that face the camera: tail, windows, roof, bonnet."""
+    model, eye_up = vehicle.model, vehicle.canvas.camera.eye_height
+    panels = []
     for i, ((a0, y0), (a1, y1)) in enumerate(pairwise(model.profile)):
         length = math.sqrt((a1 - a0) ** 2 + (y1 - y0) ** 2)
         along, up = -(y1 - y0) / length, (a1 - a0) / length
-        if along * (eye_along - a0) + up * (eye_up - y0) <= 0:
-            continue
-        panels.append((abs((a0 + a1) / 2 - eye_along), lambda i=i, n=(along, up): _panel(i, n)))  # type: ignore[misc]
-
-    def _panel(i: int, normal: tuple[float, float]) -> None:
+        if along * (vehicle.eye_along - a0) + up * (eye_up - y0) > 0:
+            panels.append((abs((a0 + a1) / 2 - vehicle.eye_along), i, vehicle.lit(along, up, 0.0)))
+    for _, i, light in sorted(panels, key=lambda panel: -panel[0]):
         (a0, y0), (a1, y1) = model.profile[i], model.profile[i + 1]
-        w0, w1 = half_width(y0), half_width(y1)
-        quad = [place(a0, y0, -w0), place(a1, y1, -w1), place(a1, y1, w1), place(a0, y0, w0)]
-        canvas.face(quad, paint, CAR, lit(*normal, 0.0))
+        w0, w1 = vehicle.half_width(y0), vehicle.half_width(y1)
+        vehicle.face([(a0, y0, -w0), (a1, y1, -w1), (a1, y1, w1), (a0, y0, w0)], vehicle.paint, light)
         if i in model.glass:
             inset = [(0.06, 0.9), (0.94, 0.9), (0.94, -0.9), (0.06, -0.9)]
-            corners = [(a0 + t * (a1 - a0), y0 + t * (y1 - y0), k * (w0 + t * (w1 - w0))) for t, k in inset]
-            canvas.face([place(a, y, across) for a, y, across in corners], pane, CAR, (1.0, 1.0, 1.0))
-
-    for _, draw in sorted(panels, key=lambda item: -item[0]):
-        draw()
-
-    for side in (-1, 1):
-        if side * eye_across <= model.half_width:
-            continue
-        light = lit(0.0, 0.12, float(side))
-        outline = [place(a, y, side * half_width(y)) for a, y in model.profile]
-        canvas.face(outline, paint, CAR, light)
-        sill = [(rear, 0.28), (rear - 0.04, 0.42), (front + 0.04, 0.42), (front, 0.28)]
-        canvas.face([place(a, y, side * model.half_width) for a, y in sill], scaled(paint, 0.6), CAR, light)
-        crease = [(rear - 0.02, model.belt * 0.8), (rear + 0.05, model.belt * 0.9), (front - 0.35, model.belt * 0.84),
-                  (front, model.belt * 0.74)]  # fmt: skip
-        canvas.face([place(a, y, side * model.half_width) for a, y in crease], scaled(paint, 1.18), CAR, light)
-        for window in model.windows:
-            canvas.face([place(a, y, side * half_width(y)) for a, y in window], pane, CAR, (1.0, 1.0, 1.0))
-        if canvas.camera.pixels_per_metre(z) > 25 and kind not in ("bus",):
-            for a in (-0.6, 0.55):
-                seam = [(a, 0.45), (a, model.belt), (a + 0.02, model.belt), (a + 0.02, 0.45)]
-                canvas.face([place(b, y, side * model.half_width) for b, y in seam], scaled(paint, 0.55), CAR, light)
-        for wheel in model.wheels:
-            for radius, colour in ((1.22, (16, 16, 18)), (1.0, TYRE), (0.64, (140, 142, 146)), (0.2, (60, 60, 64))):
-                ring = _circle(wheel, model.radius, model.radius * radius, 14)
-                ring = [(a, max(y, 0.0)) for a, y in ring]
-                canvas.face([place(a, y, side * (model.half_width + 0.01)) for a, y in ring], colour, CAR, light)
-
-    facing = 1 if eye_along > front else -1 if eye_along < rear else 0
-    if facing:
-        _draw_lights(canvas, place, model, kind, facing, dusk, bool(rng.random() < 0.3), lit(float(facing), 0.0, 0.0))
+            pane = [(a0 + t * (a1 - a0), y0 + t * (y1 - y0), k * (w0 + t * (w1 - w0))) for t, k in inset]
+            vehicle.face(pane, vehicle.pane, FULL)
 
 
-def _draw_lights(
-    canvas: Canvas,
-    place: Callable[[float, float, float], Point],
-    model: Vehicle,
-    kind: str,
-    facing: int,
-    dusk: bool,
-    braking: bool,
-    light: Colour,
-) -> None:
-    end = (max if facing > 0 else min)(a for a, _ in model.profile) + 0.02 * facing
-    high = model.belt * (0.6 if facing > 0 else 0.72) + 0.12
-    if kind == "bus":
-        high = 0.85
-    glowing = (1.0, 1.0, 1.0) if dusk or (braking and facing < 0) else light
-    lamp: Colour = (236, 236, 222) if facing > 0 else (200, 24, 24) if glowing != light else (130, 18, 20)
+def _draw_flank(vehicle: PlacedVehicle, side: int) -> None:
+    model, paint, rear, front = vehicle.model, vehicle.paint, vehicle.rear, vehicle.front
+    light = vehicle.lit(0.0, 0.12, float(side))
+
+    def panel(outline: Outline, colour: Colour, shade: Colour) -> None:
+        vehicle.face([(a, y, side * vehicle.half_width(y)) for a, y in outline], colour, shade)
+
+    panel(model.profile, paint, light)
+    panel([(rear, 0.28), (rear - 0.04, 0.42), (front + 0.04, 0.42), (front, 0.28)], scaled(paint, 0.6), light)
+    heights = (0.8, 0.9, 0.84, 0.74)
+    crease = zip((rear - 0.02, rear + 0.05, front - 0.35, front), heights, strict=True)
+    panel([(a, model.belt * y) for a, y in crease], scaled(paint, 1.18), light)
+    for window in model.windows:
+        panel(window, vehicle.pane, FULL)
+    if vehicle.canvas.camera.pixels_per_metre(vehicle.z) > 25 and vehicle.kind != "bus":
+        for a in (-0.6, 0.55):
+            seam = [(a, 0.45), (a, model.belt), (a + 0.02, model.belt), (a + 0.02, 0.45)]
+            panel(seam, scaled(paint, 0.55), light)
+    for wheel in model.wheels:
+        for radius, colour in ((1.22, (16, 16, 18)), (1.0, TYRE), (0.64, (140, 142, 146)), (0.2, (60, 60, 64))):
+            ring = _circle(wheel, model.radius, model.radius * radius, 14)
+            vehicle.face([(a, max(y, 0.0), side * (model.half_width + 0.01)) for a, y in ring], colour, light)
+
+
+def _draw_end(vehicle: PlacedVehicle, facing: int, glowing: bool) -> None:
+    """Bumper, lamps and number plate of the front (facing 1) or the rear (facing -1)."""
+    model, light = vehicle.model, vehicle.lit(float(facing), 0.0, 0.0)
+    w = model.half_width
+    end = (max if facing > 0 else min)(along for along, _ in model.profile) + 0.02 * facing
+    high = 0.85 if vehicle.kind == "bus" else model.belt * (0.6 if facing > 0 else 0.72) + 0.12
+    lamp: Colour = (236, 236, 222) if facing > 0 else (200, 24, 24) if glowing else (130, 18, 20)
 
     def panel(left: float, right: float, low: float, top: float, colour: Colour, glow: Colour) -> None:
-        corners = [(left, low), (left, top), (right, top), (right, low)]
-        canvas.face([place(end, y, a) for a, y in corners], colour, CAR, glow)
+        vehicle.face([(end, low, left), (end, top, left), (end, top, right), (end, low, right)], colour, glow)
 
-    w = model.half_width
     panel(-w * 0.96, w * 0.96, 0.3, 0.5, (44, 45, 48), light)
     for side in (-1, 1):
         outer, inner = side * w * 0.97, side * w * (0.6 if facing > 0 else 0.72)
-        panel(outer, inner, high - 0.09, high + (0.06 if facing > 0 else 0.14), lamp, glowing)
+        panel(outer, inner, high - 0.09, high + (0.06 if facing > 0 else 0.14), lamp, FULL if glowing else light)
     panel(-0.27, 0.27, 0.44, 0.56, (226, 190, 40) if facing < 0 else (226, 226, 222), light)
     if facing > 0:
         panel(-w * 0.45, w * 0.45, high - 0.1, high - 0.01, (30, 31, 34), light)
