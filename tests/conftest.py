@@ -1,8 +1,14 @@
-"""Shared by all tests: no network, and a net small enough to be built in milliseconds."""
+"""Shared by all tests: no network, no traces, and a net small enough to be built in milliseconds."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Caches of data sets and remote code, which would otherwise pile up in the user's own.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="fcn-hf-tests-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
