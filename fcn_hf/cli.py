@@ -2,9 +2,6 @@
 
 import json as json_format
 import math
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +15,7 @@ from rich.table import Table
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from .evaluation import DatasetError, evaluate_split, find_columns, find_split, load_splits, predict
+from .files import write_aside
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console()
@@ -44,14 +42,6 @@ def load(name: str, device: str | None) -> tuple[Any, Any]:
         return model.eval().to(device or accelerator or "cpu"), processor
     except RuntimeError as error:
         raise fail(f"The model can't go to the device {device!r}: {str(error).splitlines()[0]}") from error
-
-
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name and move it into place: what was there is replaced whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as aside:
-        write(Path(aside) / path.name)
-        os.replace(Path(aside) / path.name, path)
 
 
 def voc_palette() -> list[int]:

@@ -1,13 +1,14 @@
 """The model card: what was trained on what and how, with the scores that were measured on the stored weights."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from fcn_hf.files import write_aside
 
 SCORES = {
     "mean_iou": "mean IoU",
@@ -138,11 +139,8 @@ def write_card(
         usage_note=usage_note,
         scores=[(SCORES[key], value) for key, value in percent.items()],
         per_class=[(label, f"{100 * iou:.2f}") for label, iou in scores["per_class_iou"].items()],
-        command=f"fcn-hf evaluate --model {Path(folder).name} --dataset {name} --split {split}",
+        command=f"fcn-hf evaluate --model {Path(folder).name} --dataset {dataset} --split {split}",
         start="It started from random weights." if start is None else f"It started from the weights of `{start}`.",
-        recipe=yaml.safe_dump(dict(recipe), sort_keys=False),
+        recipe=yaml.safe_dump(dict(recipe), sort_keys=False, default_flow_style=None, width=110),
     ).content
-    path = Path(folder) / "README.md"
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".writing-", delete=False) as aside:
-        aside.write(text)
-    os.replace(aside.name, path)
+    write_aside(Path(folder) / "README.md", lambda path: path.write_text(text))

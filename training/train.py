@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 from tqdm import tqdm
-from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers import HfArgumentParser, TrainerState, TrainingArguments, set_seed
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -111,7 +111,11 @@ def parse_recipe(arguments: list[str]) -> tuple[ModelArguments, DataArguments, T
     groups = parser.parse_args_into_dataclasses(args=flags + arguments[1:])
     names = [*recipe, *(flag[2:].partition("=")[0] for flag in arguments[1:] if flag.startswith("--"))]
     values = {name: getattr(group, name) for name in names for group in groups if hasattr(group, name)}
-    used = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    used = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in values.items()
+        if name not in ("output_dir", "resume_from_checkpoint", "disable_tqdm")
+    }
     return (*groups, used)
 
 
@@ -203,12 +207,17 @@ def main(arguments: list[str]) -> None:
         class_weights=class_weights,
         auxiliary_loss_weight=data_arguments.auxiliary_loss_weight,
     )
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_arguments))
+    checkpoint = checkpoint_to_resume(training_arguments)
+    if checkpoint is not None and is_finished(checkpoint, training_arguments.max_steps):
+        # Trainer would train one step more than it was told to.
+        model = FCNForSemanticSegmentation.from_pretrained(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        model = trainer.accelerator.unwrap_model(trainer.model)
     if not trainer.is_world_process_zero():
         return
     folder = training_arguments.output_dir
-    dtype = getattr(torch, model_arguments.weights_dtype)
-    export_model(trainer.accelerator.unwrap_model(trainer.model), processor, folder, dtype)
+    export_model(model, processor, folder, getattr(torch, model_arguments.weights_dtype))
     # The card's scores are those of the stored weights, not of the ones in memory, which may have more digits.
     stored = FCNForSemanticSegmentation.from_pretrained(folder).eval().to(training_arguments.device)
     scores = evaluate_split(stored, processor, tqdm(evaluation, "Scoring"), columns)
@@ -242,6 +251,12 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     if checkpoint is None:
         print(f"No complete checkpoint in {arguments.output_dir}: starting from the beginning.")
     return checkpoint
+
+
+def is_finished(checkpoint: str, max_steps: int) -> bool:
+    """Whether a checkpoint is the last one of its run; `max_steps` of 0 or less means that the epochs decide."""
+    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+    return state.global_step >= (max_steps if max_steps > 0 else state.max_steps)
 
 
 if __name__ == "__main__":

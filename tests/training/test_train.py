@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 from fcn_hf import FCNImageProcessor
 from training import data
 from training.streets import ID2LABEL, streets_dataset
+from training.train import is_finished
 from training.trainer import FCNTrainer, StreamingScores, last_complete_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +189,12 @@ def test_kill_9_and_resume_end_in_the_weights_of_an_uninterrupted_run(streets_fo
     assert expected.keys() == resumed.keys()
     for name, tensor in expected.items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 10, "max_steps": 10}))
+    assert is_finished(str(tmp_path), max_steps=10) and is_finished(str(tmp_path), max_steps=-1)
+    assert not is_finished(str(tmp_path), max_steps=12)
 
 
 def test_every_recipe_runs_two_steps_and_leaves_a_complete_folder(streets_folder, tmp_path):

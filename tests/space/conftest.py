@@ -1,0 +1,109 @@
+"""Tiny untrained networks in folders, drawn example pictures, and the page served on a free port."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
+from space.render import STREET_COLOURS
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = tuple(STREET_COLOURS)
+STARTUP_SECONDS = 120
+
+
+def _save_model(folder: Path, stride: int, labels=LABELS) -> str:
+    """A network of a few thousand random parameters that colours a picture with more than one class."""
+    torch.manual_seed(stride)
+    config = FCNConfig(
+        hidden_sizes=(4, 4, 8, 8, 8),
+        depths=(1, 1, 1, 1, 1),
+        hidden_size=8,
+        prediction_stride=stride,
+        id2label=dict(enumerate(labels)),
+    )
+    model = FCNForSemanticSegmentation(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("score"):
+                parameter.normal_()
+    model.save_pretrained(folder)
+    FCNImageProcessor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory) -> tuple[str, ...]:
+    """Model folders of FCN-32s, FCN-16s and FCN-8s, in this order."""
+    root = tmp_path_factory.mktemp("models")
+    return tuple(_save_model(root / f"fcn-{stride}s", stride) for stride in (32, 16, 8))
+
+
+@pytest.fixture(scope="session")
+def save_model():
+    """The maker of model folders: `save_model(folder, stride, labels)`."""
+    return _save_model
+
+
+@pytest.fixture(scope="session")
+def noise_picture():
+    """The maker of pictures: `noise_picture(width, height, seed)`."""
+    return _noise_picture
+
+
+@pytest.fixture(scope="session")
+def example_folder(tmp_path_factory) -> Path:
+    """A folder like space/examples: two pictures of 64 x 48 with their label maps."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name in ("a", "b"):
+        _noise_picture(64, 48, seed=ord(name)).save(folder / f"{name}.png")
+        truth = np.random.default_rng(ord(name)).integers(0, len(LABELS), (48, 64), dtype=np.uint8)
+        truth[:4] = 255
+        Image.fromarray(truth).save(folder / f"{name}_label.png")
+    (folder / "id2label.json").write_text(json.dumps(dict(enumerate(LABELS))), encoding="utf-8")
+    return folder
+
+
+def _noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """An RGB picture with large random patches."""
+    patches = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def server(model_folders) -> str:
+    """Address of `python app.py` with the tiny networks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "FCN_MODELS": ",".join(model_folders), "PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_served(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_until_served(url: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "app.py ended before it served"
+        try:
+            urllib.request.urlopen(f"{url}/config", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(f"{url} did not answer within {STARTUP_SECONDS} s")

@@ -1,0 +1,125 @@
+"""The page in a real browser: a result at once, layers that answer without the server, and room on a phone."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from space.pictures import EXAMPLES
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+PATIENCE = 60_000
+
+pytestmark = pytest.mark.skipif(not os.path.exists(CHROMIUM), reason=f"{CHROMIUM} is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["laptop", "phone"])
+def page(browser, server, request):
+    """The page, opened; afterwards nothing may have gone wrong in it, nor left the machine."""
+    width, height = request.param
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(PATIENCE)
+    problems = []
+    page.on("console", lambda entry: problems.append(entry.text) if entry.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request", lambda sent: None if sent.url.startswith((server, "data:", "blob:")) else problems.append(sent.url)
+    )
+    page.goto(server)
+    page.wait_for_selector(".fcn-panel")
+    yield page
+    page.close()
+    assert problems == []
+
+
+def first_mask(page) -> str:
+    return page.locator(".fcn-mask").first.get_attribute("src")
+
+
+def upload(page, path) -> None:
+    page.click('#fcn-picture button[aria-label="Remove Image"]')
+    page.get_by_role("status").filter(has_text="Choose a picture").wait_for()
+    page.set_input_files("#fcn-picture input[type=file]", path)
+
+
+def test_a_result_is_there_at_once_and_fits_the_screen(page):
+    assert page.locator(".fcn-panel strong").all_inner_texts() == ["FCN-32s", "FCN-16s", "FCN-8s", "Ground truth"]
+    assert page.locator(".fcn-legend").count() == 1
+    assert "Mean IoU" in page.locator(".fcn-panel").first.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_the_three_strides_stand_side_by_side_on_a_laptop_and_below_each_other_on_a_phone(page):
+    boxes = [view.bounding_box() for view in page.locator(".fcn-view").all()[:3]]
+    same_row = len({round(box["y"]) for box in boxes}) == 1
+    assert same_row == (page.viewport_size["width"] > 1000)
+    assert all(box["width"] / box["height"] == pytest.approx(480 / 360, rel=0.02) for box in boxes)
+
+
+def test_example_upload_and_bad_upload(page, tmp_path):
+    before = first_mask(page)
+    page.locator("#fcn-examples button.gallery-item").nth(1).click()
+    page.wait_for_function("before => document.querySelector('.fcn-mask')?.src !== before", arg=before)
+
+    upload(page, EXAMPLES / "street-3.png")
+    page.wait_for_selector(".fcn-panel")
+    assert page.locator(".fcn-panel").count() == 4
+
+    bad = tmp_path / "bad.png"
+    bad.write_text("not a picture")
+    upload(page, bad)
+    page.get_by_role("alert").filter(has_text="not a picture").first.wait_for()
+
+    page.locator("#fcn-examples button.gallery-item").first.click()
+    page.wait_for_selector(".fcn-panel")
+    assert first_mask(page) == before
+
+
+def test_opacity_acts_on_every_panel(page):
+    for percent in (0, 35, 100):
+        page.locator("#fcn-opacity input[type=range]").fill(str(percent))
+        page.wait_for_function(
+            "opacity => [...document.querySelectorAll('.fcn-mask')].every(m => +getComputedStyle(m).opacity === opacity)",
+            arg=percent / 100,
+        )
+
+
+def test_a_class_of_the_legend_can_be_seen_alone(page):
+    road = page.locator('.fcn-class[data-name="road"]')
+    road.focus()
+    assert page.locator(".fcn-view canvas").count() == 4
+    road.press("Enter")
+    page.locator("#fcn-opacity input[type=range]").focus()
+    assert road.get_attribute("aria-pressed") == "true" and page.locator(".fcn-view canvas").count() == 4
+    road.click()
+    page.mouse.move(0, 0)
+    page.locator("#fcn-opacity input[type=range]").focus()
+    assert road.get_attribute("aria-pressed") == "false" and page.locator(".fcn-view canvas").count() == 0
+
+
+def test_pointing_at_a_picture_names_the_class_in_every_panel(page):
+    page.locator(".fcn-view").last.hover(position={"x": 100, "y": 100})
+    names = page.locator(".fcn-probe").all_inner_texts()
+    classes = page.locator(".fcn-class").all_inner_texts()
+    assert len(names) == 4 and set(names) <= {*classes, "unlabelled"}
+
+
+def test_label_maps_can_be_downloaded(page, tmp_path):
+    with page.expect_download() as download:
+        page.locator(".fcn-download").nth(2).click()
+    assert download.value.suggested_filename == "fcn-8s.png"
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,108 @@
+"""Models are loaded once and checked; masks come back at the picture's own size."""
+
+import math
+
+import numpy as np
+import pytest
+
+from space import inference
+from space.inference import DEFAULT_MODELS, ModelError, compare, load_segmenters, mean_iou, model_ids, shares
+from space.pictures import Examples
+
+
+@pytest.fixture(scope="module")
+def segmenters(model_folders):
+    return load_segmenters(model_folders)
+
+
+def test_names_and_parameters_come_from_the_model(segmenters):
+    assert [segmenter.name for segmenter in segmenters] == ["FCN-32s", "FCN-16s", "FCN-8s"]
+    assert all(s.parameters == sum(p.numel() for p in s.model.parameters()) > 0 for s in segmenters)
+    assert not any(segmenter.model.training for segmenter in segmenters)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 7), (64, 48), (3, 700)])
+def test_mask_has_the_size_of_the_picture(segmenters, noise_picture, size):
+    for segmenter in segmenters:
+        result = segmenter.segment(noise_picture(*size))
+        assert result.mask.shape == size[::-1] and result.mask.dtype == np.uint8
+        assert result.mask.max() < len(segmenter.labels) and result.seconds > 0
+
+
+def test_large_picture_is_seen_smaller_and_its_mask_brought_back(segmenters, noise_picture, monkeypatch):
+    monkeypatch.setattr(inference, "LONGEST_SIDE", 64)
+    seen = []
+    hook = segmenters[0].model.register_forward_pre_hook(
+        lambda _, a, k: seen.append(k["pixel_values"]), with_kwargs=True
+    )
+    result = segmenters[0].segment(noise_picture(200, 100))
+    hook.remove()
+    assert seen[0].shape[-2:] == (32, 64) and result.mask.shape == (100, 200)
+
+
+def test_same_picture_gives_the_same_mask(segmenters, noise_picture):
+    first, other, again = (segmenters[2].segment(noise_picture(64, 48, seed)).mask for seed in (1, 2, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_shares_add_up_to_1(segmenters, noise_picture):
+    result = segmenters[0].segment(noise_picture(64, 48))
+    assert list(result.shares) == list(segmenters[0].labels)
+    assert math.isclose(sum(result.shares.values()), 1)
+
+
+def test_unlabelled_pixels_have_no_share():
+    assert shares(np.array([[0, 0, 1, 255]], dtype=np.uint8), ("a", "b", "c")) == {"a": 2 / 3, "b": 1 / 3, "c": 0}
+    assert shares(np.full((2, 2), 255, dtype=np.uint8), ("a",)) == {"a": 0}
+
+
+def test_mean_iou_of_a_known_case():
+    truth = np.array([[0, 0, 1, 255]], dtype=np.uint8)
+    assert mean_iou(np.array([[0, 1, 1, 0]], dtype=np.uint8), truth, 3) == pytest.approx(0.5)
+    assert mean_iou(truth % 255, truth, 3) == 1
+
+
+def test_an_example_is_scored_and_another_picture_is_not(segmenters, example_folder, noise_picture, tmp_path):
+    examples = Examples.from_folder(example_folder)
+    known = compare(segmenters, examples, examples.paths[0])
+    assert known.truth is not None and all(0 <= score <= 1 for score in known.scores)
+    noise_picture(64, 48, seed=9).save(tmp_path / "other.png")
+    other = compare(segmenters, examples, tmp_path / "other.png")
+    assert other.truth is None and other.scores == (None, None, None)
+
+
+@pytest.mark.parametrize("text", [None, "", " , "])
+def test_without_fcn_models_the_three_strides_are_taken(text):
+    assert model_ids({} if text is None else {"FCN_MODELS": text}) == DEFAULT_MODELS
+
+
+def test_fcn_models_is_a_list_with_commas():
+    assert model_ids({"FCN_MODELS": "me/fcn, /a/folder ,"}) == ("me/fcn", "/a/folder")
+
+
+def test_more_than_four_models_are_refused():
+    with pytest.raises(ModelError, match="5 models"):
+        model_ids({"FCN_MODELS": "a,b,c,d,e"})
+
+
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"fcn-nowhere'.*no such folder"):
+        load_segmenters([str(tmp_path / "fcn-nowhere")])
+
+
+def test_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match=str(tmp_path)) as error:
+        load_segmenters([str(tmp_path)])
+    assert "\n" not in str(error.value)
+
+
+def test_models_with_other_classes_are_refused_by_name(model_folders, save_model, tmp_path):
+    stranger = save_model(tmp_path / "pets", 8, ("cat", "dog"))
+    with pytest.raises(ModelError, match=r"pets'.*cat, dog.*fcn-32s"):
+        load_segmenters([model_folders[0], stranger])
+
+
+def test_two_models_of_one_stride_are_told_apart(model_folders, save_model, tmp_path):
+    other = save_model(tmp_path / "run" / "mine", 8)
+    names = [segmenter.name for segmenter in load_segmenters([*model_folders, other])]
+    assert names[:2] == ["FCN-32s", "FCN-16s"] and names[3] == "FCN-8s (run/mine)" and len(set(names)) == 4

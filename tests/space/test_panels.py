@@ -1,0 +1,74 @@
+"""The comparison as HTML: what a reader finds in it, and nothing that a file name or label could inject."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from space.inference import Segmentation, Segmenter, shares
+from space.panels import comparison, message, milliseconds, model_panel, percent, quantity, truth_panel
+from space.render import palette
+
+
+def segmenter(name, labels):
+    return Segmenter(name, f"folder/{name}", labels, 8, 2_612_345, model=None, processor=None)
+
+
+@pytest.fixture
+def mask():
+    return np.random.default_rng(0).integers(0, 2, (30, 40), dtype=np.uint8)
+
+
+def page(mask, labels, score=0.5, size=(40, 30)):
+    result = Segmentation(mask, 0.0123, shares(mask, labels))
+    panels = [model_panel(segmenter("FCN-8s", labels), result, score), truth_panel(mask, labels)]
+    return comparison(Image.new("RGB", size), panels, labels, palette(labels))
+
+
+def test_each_panel_has_time_parameters_score_and_shares(mask):
+    html = page(mask, ("road", "sky"))
+    assert html.count("<figure") == 2 and "12.3 ms" in html and "2.6 M" in html and "50.0 %" in html
+    assert percent(float((mask == 0).mean())) in html and "Ground truth" in html
+
+
+def test_there_is_one_legend(mask):
+    html = page(mask, ("road", "sky", "car"))
+    assert html.count('class="fcn-legend"') == 1 and html.count('class="fcn-class"') == 3
+
+
+def test_large_label_sets_show_the_classes_that_occur(mask):
+    html = page(mask, tuple(f"class {index}" for index in range(60)))
+    assert html.count('class="fcn-class"') == 2
+
+
+def test_without_truth_there_is_no_score(mask):
+    assert "Mean IoU" not in page(mask, ("road", "sky"), score=None)
+
+
+def test_download_is_the_label_map_at_full_size_and_the_display_is_not():
+    mask = np.zeros((1500, 2000), dtype=np.uint8)
+    html = page(mask, ("road", "sky"), size=(2000, 1500))
+    sizes = {
+        kind: Image.open(
+            io.BytesIO(base64.b64decode(re.search(rf'{kind}="data:image/png;base64,([^"]+)"', html)[1]))
+        ).size
+        for kind in ("src", "href")
+    }
+    assert sizes == {"src": (1024, 768), "href": (2000, 1500)}
+
+
+def test_names_are_escaped(mask):
+    assert "<script>" not in page(mask, ("<script>", "sky")) and "<script>" not in message("<script>")
+
+
+def test_an_error_is_announced():
+    assert 'role="alert"' in message("No.", "error") and 'role="status"' in message("Choose.")
+
+
+def test_numbers_read_well():
+    assert [milliseconds(s) for s in (0.0123, 0.1234, 1.5)] == ["12.3 ms", "123 ms", "1,500 ms"]
+    assert [quantity(n) for n in (999, 12_345, 2_612_345, 134_500_000)] == ["999", "12.3 k", "2.6 M", "134.5 M"]
+    assert percent(float("nan")) == "–"

@@ -1,0 +1,126 @@
+"""Files that people really send: each is shown as it was meant, or refused with a sentence."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from space import pictures
+from space.pictures import Examples, PictureError, read_picture
+from space.render import STREET_COLOURS
+
+LABELS = tuple(STREET_COLOURS)
+ROTATED_BY_90 = {0x0112: 6}
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Save a picture under a name and give back its path."""
+
+    def save(picture, name, **options):
+        picture.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return save
+
+
+def test_plain_picture_is_read_exactly(save, noise_picture):
+    picture = noise_picture(20, 10)
+    assert np.array_equal(read_picture(save(picture, "a.png")), picture)
+
+
+def test_one_pixel_is_a_picture(save):
+    assert read_picture(save(Image.new("L", (1, 1), 7), "a.png")).getpixel((0, 0)) == (7, 7, 7)
+
+
+def test_cmyk_becomes_rgb(save):
+    read = read_picture(save(Image.new("CMYK", (8, 4), (255, 0, 0, 0)), "a.jpg"))
+    assert read.mode == "RGB" and read.size == (8, 4)
+    red, green, blue = read.getpixel((0, 0))
+    assert red < 60 < min(green, blue)
+
+
+def test_16_bits_are_scaled_not_clipped(save):
+    values = np.array([[0, 128 * 257, 65535]], dtype=np.uint16)
+    assert np.array_equal(np.asarray(read_picture(save(Image.fromarray(values), "a.png")))[0, :, 0], [0, 128, 255])
+
+
+def test_floats_are_scaled_by_their_range(save):
+    values = np.array([[0, 0.5, 1, np.nan]], dtype=np.float32)
+    assert np.array_equal(np.asarray(read_picture(save(Image.fromarray(values), "a.tiff")))[0, :, 0], [0, 128, 255, 0])
+
+
+def test_transparency_is_laid_on_white(save):
+    assert read_picture(save(Image.new("RGBA", (2, 2), (200, 0, 0, 0)), "a.png")).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_exif_rotation_is_applied_with_transparency(save):
+    exif = Image.Exif()
+    exif.update(ROTATED_BY_90)
+    picture = Image.new("RGBA", (6, 2), "red")
+    picture.putpixel((0, 0), (0, 0, 255, 255))
+    read = read_picture(save(picture, "a.png", exif=exif))
+    assert read.size == (2, 6) and read.getpixel((1, 0)) == (0, 0, 255)
+
+
+def test_an_animation_gives_its_first_frame(save):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    read = read_picture(save(frames[0], "a.gif", save_all=True, append_images=frames[1:]))
+    assert read.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_text_is_refused(tmp_path):
+    (tmp_path / "a.png").write_text("not a picture")
+    with pytest.raises(PictureError, match="not a picture"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_empty_file_is_refused(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(PictureError, match="not a picture"):
+        read_picture(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_truncated_picture_is_refused(save, noise_picture, name):
+    path = save(noise_picture(200, 200), name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(PictureError, match="damaged"):
+        read_picture(path)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(save, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 99)
+    with pytest.raises(PictureError, match="10 x 10 pixels"):
+        read_picture(save(Image.new("RGB", (10, 10)), "a.png"))
+
+
+def test_decompression_bomb_is_refused(save):
+    with pytest.raises(PictureError, match="too many pixels"):
+        read_picture(save(Image.new("1", (20_000, 20_000)), "a.png"))
+
+
+def test_example_meets_its_truth_by_its_pixels(example_folder, save):
+    examples = Examples.from_folder(example_folder)
+    assert [path.name for path in examples.paths] == ["a.png", "b.png"]
+    copy = save(Image.open(example_folder / "b.png"), "uploaded by hand.bmp")
+    truth = examples.truth(read_picture(copy), LABELS)
+    assert np.array_equal(truth, Image.open(example_folder / "b_label.png"))
+
+
+def test_other_pictures_and_other_classes_have_no_truth(example_folder, noise_picture):
+    examples = Examples.from_folder(example_folder)
+    assert examples.truth(noise_picture(64, 48, seed=5), LABELS) is None
+    assert examples.truth(read_picture(examples.paths[0]), ("cat", "dog")) is None
+
+
+def test_a_folder_without_examples_is_fine(tmp_path):
+    assert Examples.from_folder(tmp_path).paths == ()
+
+
+def test_the_examples_of_the_page_are_labelled_street_scenes():
+    examples = Examples.from_folder()
+    assert examples.labels == LABELS and len(examples.paths) >= 4
+    for path in examples.paths:
+        picture = read_picture(path)
+        truth = examples.truth(picture, LABELS)
+        assert truth.shape == (picture.height, picture.width) and set(np.unique(truth)) <= {*range(11), 255}
