@@ -19,7 +19,7 @@ from space.render import STREET_COLOURS
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = tuple(STREET_COLOURS)
-STARTUP_SECONDS = 120
+STARTUP_SECONDS = 300
 
 
 def _save_model(folder: Path, stride: int, labels=LABELS) -> str:

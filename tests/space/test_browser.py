@@ -36,9 +36,8 @@ def page(browser, server, request):
     problems = []
     page.on("console", lambda entry: problems.append(entry.text) if entry.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "request", lambda sent: None if sent.url.startswith((server, "data:", "blob:")) else problems.append(sent.url)
-    )
+    at_home = (server, "data:", "blob:")
+    page.on("request", lambda sent: None if sent.url.startswith(at_home) else problems.append(sent.url))
     page.goto(server)
     page.wait_for_selector(".fcn-panel")
     yield page
@@ -93,7 +92,7 @@ def test_opacity_acts_on_every_panel(page):
     for percent in (0, 35, 100):
         page.locator("#fcn-opacity input[type=range]").fill(str(percent))
         page.wait_for_function(
-            "opacity => [...document.querySelectorAll('.fcn-mask')].every(m => +getComputedStyle(m).opacity === opacity)",
+            "value => [...document.querySelectorAll('.fcn-mask')].every(m => +getComputedStyle(m).opacity === value)",
             arg=percent / 100,
         )
 

@@ -51,12 +51,8 @@ def test_without_truth_there_is_no_score(mask):
 def test_download_is_the_label_map_at_full_size_and_the_display_is_not():
     mask = np.zeros((1500, 2000), dtype=np.uint8)
     html = page(mask, ("road", "sky"), size=(2000, 1500))
-    sizes = {
-        kind: Image.open(
-            io.BytesIO(base64.b64decode(re.search(rf'{kind}="data:image/png;base64,([^"]+)"', html)[1]))
-        ).size
-        for kind in ("src", "href")
-    }
+    files = {kind: re.search(rf'{kind}="data:image/png;base64,([^"]+)"', html)[1] for kind in ("src", "href")}
+    sizes = {kind: Image.open(io.BytesIO(base64.b64decode(text))).size for kind, text in files.items()}
     assert sizes == {"src": (1024, 768), "href": (2000, 1500)}
 
 

@@ -95,7 +95,7 @@ def test_missing_model_ends_with_one_clear_line():
         env={"PATH": "", "FCN_MODELS": "./nowhere/fcn"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert process.returncode == 1 and process.stderr.strip().splitlines()[-1].startswith("error: can't load the model")
     assert "Traceback" not in process.stderr

@@ -1,0 +1,13 @@
+"""Entry point of the Space: `python app.py` serves http://127.0.0.1:7860; `FCN_MODELS` and `PORT` change that."""
+
+import sys
+
+from space.inference import ModelError
+from space.ui import build, launch
+
+if __name__ == "__main__":
+    try:
+        page = build()
+    except ModelError as error:
+        sys.exit(f"error: {error}")
+    launch(page)

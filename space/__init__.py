@@ -1,0 +1,6 @@
+"""The demo page: three strides of one network, side by side on one picture."""
+
+import os
+
+# Gradio reads this once, at its import: the page must start, and stay, without a call to the outside.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

@@ -1,0 +1,235 @@
+"""Models, loaded once; pictures in, label maps out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+import fcn_hf  # noqa: F401  (registers FCN with the Auto classes)
+from fcn_hf.metrics import ConfusionMatrix
+from space.pictures import Examples, read_picture
+
+MODELS = Path(__file__).parent / "models"
+DEFAULT_MODELS = tuple(str(MODELS / name) for name in ("fcn-32s", "fcn-16s", "fcn-8s"))
+
+MAX_MODELS = 4
+"""Panels that still stand side by side on a laptop's screen."""
+
+MAX_LABELS = 255
+"""Class ids of an 8-bit label map; 255 is kept for "unlabelled"."""
+
+LONGEST_SIDE = 1024
+"""Pixels that a network sees at most along a side: time and memory grow with the area, and a phone's 12 megapixels
+would take a free Space minutes while adding little to classes learnt on pictures of about 500 pixels."""
+
+TIMED_PASSES = 3
+TIMING_BUDGET = 0.5
+"""Seconds within which a pass is repeated (at most `TIMED_PASSES` times) and the fastest one counts: the first pass at
+a new size allocates memory, which would make whichever network comes first look slow."""
+
+
+class ModelError(RuntimeError):
+    """The page can't start with these models; the message names the one at fault and the way out."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What one network says about one picture.
+
+    Args:
+        mask: (H, W) uint8 class ids, at the picture's own size.
+        seconds: one forward pass, from pixel values to a score per class and pixel.
+        shares: class name -> part of the picture's area, 0..1, in id order.
+    """
+
+    mask: np.ndarray
+    seconds: float
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A network with its image processor, ready for pictures. It keeps nothing of the pictures it has seen.
+
+    Args:
+        name: short name for a caption, such as "FCN-8s".
+        source: Hub id or folder it was loaded from.
+        labels: class names in id order.
+        stride: pixels between two of the finest scores (32, 16 or 8); None for a network that isn't an FCN.
+        parameters: how many numbers it has learnt.
+        model: the network, in evaluation mode.
+        processor: its image processor.
+    """
+
+    name: str
+    source: str
+    labels: tuple[str, ...]
+    stride: int | None
+    parameters: int
+    model: Any
+    processor: Any
+
+    @classmethod
+    def from_pretrained(cls, source: str) -> Segmenter:
+        """Load a Hub id or a local model folder.
+
+        Raises:
+            ModelError: no such model, not a semantic segmentation model, or too many classes.
+        """
+        try:
+            processor = AutoImageProcessor.from_pretrained(source)
+            model = AutoModelForSemanticSegmentation.from_pretrained(source).eval()
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"can't load the model '{source}': {_reason(source, error)} "
+                "(FCN_MODELS takes model folders or Hub ids, separated by commas)"
+            ) from error
+        id2label, stride = model.config.id2label, getattr(model.config, "prediction_stride", None)
+        if len(id2label) > MAX_LABELS:
+            raise ModelError(f"the model '{source}' has {len(id2label)} classes; at most {MAX_LABELS} can be drawn.")
+        return cls(
+            name=f"FCN-{stride}s" if stride else Path(source).name,
+            source=source,
+            labels=tuple(id2label[index] for index in range(len(id2label))),
+            stride=stride,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            model=model,
+            processor=processor,
+        )
+
+    @torch.inference_mode()
+    def segment(self, picture: Image.Image) -> Segmentation:
+        """Name the class of every pixel of an RGB picture of any size."""
+        seen = shrink(picture, LONGEST_SIDE)
+        inputs = self.processor(images=seen, return_tensors="pt")
+        outputs, seconds = self._timed_forward(inputs)
+        ids = self.processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
+        mask = Image.fromarray(ids.to(torch.uint8).cpu().numpy())
+        if mask.size != picture.size:
+            mask = mask.resize(picture.size, Image.Resampling.NEAREST)
+        values = np.asarray(mask)
+        return Segmentation(values, seconds, shares(values, self.labels))
+
+    def _timed_forward(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Any, float]:
+        fastest, start = float("inf"), time.perf_counter()
+        for _ in range(TIMED_PASSES):
+            pass_start = time.perf_counter()
+            outputs = self.model(**inputs)
+            now = time.perf_counter()
+            fastest = min(fastest, now - pass_start)
+            if now - start > TIMING_BUDGET:
+                break
+        return outputs, fastest
+
+
+def shrink(picture: Image.Image, longest_side: int) -> Image.Image:
+    """The picture itself, or a smaller one of the same shape whose longest side is `longest_side` pixels."""
+    scale = longest_side / max(picture.size)
+    if scale >= 1:
+        return picture
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+
+
+def shares(mask: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Part of the labelled area that each class covers: 0..1, adding up to 1 unless nothing is labelled.
+
+    Args:
+        mask: (H, W) class ids; ids without a name (255, unlabelled) don't count.
+        labels: class names in id order.
+    """
+    counts = np.bincount(mask.ravel(), minlength=len(labels))[: len(labels)]
+    return dict(zip(labels, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+
+
+def mean_iou(mask: np.ndarray, truth: np.ndarray, num_labels: int) -> float:
+    """Mean intersection over union (0..1) of a (H, W) label map on its ground truth, over the classes that occur."""
+    matrix = ConfusionMatrix(num_labels, ignore_index=255)
+    matrix.update(mask.astype(np.int64), truth.astype(np.int64))
+    return float(matrix.compute()["mean_iou"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several networks on one picture.
+
+    Args:
+        picture: RGB, W x H.
+        results: one per network, in their order; masks are (H, W).
+        truth: (H, W) uint8 ids, 255 = unlabelled, when the picture is an example.
+        scores: mean IoU (0..1) of each network on the truth; None without one.
+    """
+
+    picture: Image.Image
+    results: tuple[Segmentation, ...]
+    truth: np.ndarray | None
+    scores: tuple[float | None, ...]
+
+
+def compare(segmenters: Sequence[Segmenter], examples: Examples, path: str | os.PathLike[str]) -> Comparison:
+    """Read a picture file and let every network segment it. Nothing is kept: the same file gives the same masks.
+
+    Raises:
+        PictureError: the file can't be read as a picture.
+    """
+    picture = read_picture(path)
+    labels = segmenters[0].labels
+    truth = examples.truth(picture, labels)
+    results = tuple(segmenter.segment(picture) for segmenter in segmenters)
+    scores = tuple(None if truth is None else mean_iou(result.mask, truth, len(labels)) for result in results)
+    return Comparison(picture, results, truth, scores)
+
+
+def model_ids(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The models to compare: `FCN_MODELS`, separated by commas, or the three that come with the page.
+
+    Raises:
+        ModelError: more than `MAX_MODELS`.
+    """
+    ids = tuple(name.strip() for name in environment.get("FCN_MODELS", "").split(",") if name.strip())
+    if len(ids) > MAX_MODELS:
+        raise ModelError(f"FCN_MODELS names {len(ids)} models; the page compares 1 to {MAX_MODELS}.")
+    return ids or DEFAULT_MODELS
+
+
+def load_segmenters(ids: Sequence[str]) -> tuple[Segmenter, ...]:
+    """Load each model once; two that would share a name are told apart by where they came from.
+
+    Raises:
+        ModelError: a model is missing, or its class names differ from the first one's.
+    """
+    segmenters = tuple(Segmenter.from_pretrained(name) for name in ids)
+    for segmenter in segmenters[1:]:
+        if segmenter.labels != segmenters[0].labels:
+            raise ModelError(
+                f"the model '{segmenter.source}' has other classes ({_brief(segmenter.labels)}) than "
+                f"'{segmenters[0].source}' ({_brief(segmenters[0].labels)}); models on one page must share them."
+            )
+    return tuple(_distinct(segmenter, segmenters) for segmenter in segmenters)
+
+
+def _distinct(segmenter: Segmenter, others: Sequence[Segmenter]) -> Segmenter:
+    if sum(other.name == segmenter.name for other in others) == 1:
+        return segmenter
+    return replace(segmenter, name=f"{segmenter.name} ({'/'.join(Path(segmenter.source).parts[-2:])})")
+
+
+def _reason(source: str, error: Exception) -> str:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if Path(source).is_dir():
+        return first_line
+    if os.path.isabs(source) or source.startswith(".") or source.count("/") > 1:
+        return "there is no such folder"
+    return f"there is no such folder, and the Hub did not give it: {first_line}"
+
+
+def _brief(labels: Sequence[str]) -> str:
+    return f"{len(labels)}: {', '.join(labels[:3])}, ..." if len(labels) > 3 else f"{len(labels)}: {', '.join(labels)}"

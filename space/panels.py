@@ -1,0 +1,169 @@
+"""One comparison as HTML: panels side by side, the shared legend, the table of class shares.
+
+Pictures travel inside the page as data URIs: no request's picture has an address that another visitor could fetch, and
+the opacity slider and the legend act on the layers in the browser, without a round trip.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from space.inference import Segmentation, Segmenter, shares, shrink
+from space.render import UNLABELLED, data_uri, hex_colour, label_map, legend
+
+DISPLAY_SIDE = 1024
+"""Pixels along the longest side of what is shown; a panel is 300-600 CSS pixels wide. Downloads keep the full size."""
+
+LEGEND_LIMIT = 24
+"""Label sets larger than this show only the classes that occur, or the legend would bury the panels."""
+
+SMALLEST_SHARE = 0.0005
+"""Classes that cover less than this everywhere (shown as 0.0 %) are left out of the table."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One column of the comparison.
+
+    Args:
+        name: caption.
+        note: a few words under the caption.
+        mask: (H, W) class ids.
+        shares: class name -> 0..1.
+        facts: (term, value) pairs.
+    """
+
+    name: str
+    note: str
+    mask: np.ndarray
+    shares: dict[str, float]
+    facts: tuple[tuple[str, str], ...]
+
+
+def model_panel(segmenter: Segmenter, result: Segmentation, score: float | None) -> Panel:
+    """The panel of one network; `score` is its mean IoU (0..1) on the ground truth, where there is one."""
+    facts = [("Time", milliseconds(result.seconds)), ("Parameters", quantity(segmenter.parameters))]
+    if score is not None:
+        facts.append(("Mean IoU", percent(score)))
+    note = f"one score every {segmenter.stride} pixels" if segmenter.stride else segmenter.source
+    return Panel(segmenter.name, note, result.mask, result.shares, tuple(facts))
+
+
+def truth_panel(truth: np.ndarray, labels: Sequence[str]) -> Panel:
+    """The panel of an example's ground truth."""
+    facts = (("Labelled", percent(float((truth != UNLABELLED).mean()))),)
+    return Panel("Ground truth", "what each pixel really is", truth, shares(truth, labels), facts)
+
+
+def comparison(picture: Image.Image, panels: Sequence[Panel], labels: Sequence[str], colours: np.ndarray) -> str:
+    """All of it: legend, panels, shares.
+
+    Args:
+        picture: RGB, W x H.
+        panels: one per network, and the ground truth last where there is one; masks are (H, W).
+        labels: class names in id order.
+        colours: (len(labels), 3) uint8.
+    """
+    shown = shrink(picture, DISPLAY_SIDE)
+    photo = data_uri(shown, "JPEG", quality=90)
+    present = np.array([any(panel.shares[name] > 0 for panel in panels) for name in labels])
+    keep = present if len(labels) > LEGEND_LIMIT else np.ones_like(present)
+    kept = [name for name, wanted in zip(labels, keep, strict=True) if wanted]
+    figures = "".join(_figure(panel, shown.size, labels, colours) for panel in panels)
+    return (
+        f'<section class="fcn-results" aria-label="Comparison" style="--photo:url({photo});'
+        f'--aspect:{picture.width}/{picture.height};--columns:{len(panels)}">'
+        f"{legend(kept, colours[keep])}"
+        f'<div class="fcn-panels">{figures}</div>{_share_table(panels, labels, colours)}</section>'
+    )
+
+
+def message(text: str, kind: str = "hint") -> str:
+    """A sentence in place of a comparison: `kind` is "hint" or "error"."""
+    role = "alert" if kind == "error" else "status"
+    return f'<div class="fcn-message fcn-{kind}" role="{role}">{escape(text)}</div>'
+
+
+def percent(value: float) -> str:
+    """0.6234 -> "62.3 %"; an undefined score is a dash."""
+    return "–" if np.isnan(value) else f"{value * 100:.1f} %"
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits that matter: 0.0123 -> "12.3 ms", 1.5 -> "1,500 ms"."""
+    value = seconds * 1000
+    return f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def quantity(count: int) -> str:
+    """2_612_345 -> "2.6 M"."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)
+
+
+def file_stem(name: str) -> str:
+    """A caption as the name of a file: "FCN-8s (my/run)" -> "fcn-8s-my-run"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours: np.ndarray) -> str:
+    full = label_map(panel.mask, colours)
+    download = data_uri(full, "PNG")
+    layer = download if full.size == shown else data_uri(full.resize(shown, Image.Resampling.NEAREST), "PNG")
+    facts = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in panel.facts)
+    name = escape(panel.name)
+    return (
+        f'<figure class="fcn-panel"><figcaption><strong title="{name}">{name}</strong>'
+        f"<span>{escape(panel.note)}</span></figcaption>"
+        f'<div class="fcn-view"><img class="fcn-mask" src="{layer}" alt="{escape(_description(panel))}">'
+        f'<output class="fcn-probe" aria-hidden="true"></output><i class="fcn-dot"></i></div>'
+        f"{_share_bar(panel, labels, colours)}<dl>{facts}</dl>"
+        f'<a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
+        f'aria-label="Download the label map of {name} as PNG">Label map (PNG)</a></figure>'
+    )
+
+
+def _description(panel: Panel) -> str:
+    largest = sorted(panel.shares.items(), key=lambda item: -item[1])[:4]
+    return f"{panel.name}, laid over the picture: " + ", ".join(f"{n} {percent(s)}" for n, s in largest if s > 0)
+
+
+def _share_bar(panel: Panel, labels: Sequence[str], colours: np.ndarray) -> str:
+    parts = "".join(
+        f'<i style="flex-grow:{panel.shares[name]:.4f};background:{hex_colour(colour)}" title="{escape(name)}"></i>'
+        for name, colour in zip(labels, colours, strict=True)
+        if panel.shares[name] >= SMALLEST_SHARE
+    )
+    return f'<div class="fcn-bar" aria-hidden="true">{parts}</div>'
+
+
+def _share_table(panels: Sequence[Panel], labels: Sequence[str], colours: np.ndarray) -> str:
+    largest = {name: max(panel.shares[name] for panel in panels) for name in labels}
+    top = max(max(largest.values()), SMALLEST_SHARE)
+    head = "".join(f'<th scope="col">{escape(panel.name)}</th>' for panel in panels)
+    rows = "".join(
+        _share_row(name, hex_colour(colour), [panel.shares[name] for panel in panels], top)
+        for name, colour in sorted(zip(labels, colours, strict=True), key=lambda item: -largest[item[0]])
+        if largest[name] >= SMALLEST_SHARE
+    )
+    return (
+        '<div class="fcn-shares"><h3>How much of the picture is what</h3><table><thead><tr><th scope="col">Class</th>'
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _share_row(name: str, colour: str, values: Sequence[float], top: float) -> str:
+    cells = "".join(
+        f'<td><span style="--share:{value / top:.4f};--colour:{colour}">{percent(value)}</span></td>'
+        for value in values
+    )
+    swatch = f'<i style="background:{colour}"></i>'
+    return f'<tr data-name="{escape(name)}"><th scope="row">{swatch}{escape(name)}</th>{cells}</tr>'

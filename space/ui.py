@@ -1,0 +1,209 @@
+"""The page: what stands where, and which event fills it."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from space.inference import Comparison, Segmenter, compare, load_segmenters, model_ids
+from space.panels import comparison, message, model_panel, truth_panel
+from space.pictures import Examples, PictureError
+from space.render import label_map, overlay, palette
+
+PAGE = Path(__file__).parent / "page"
+
+DEFAULT_OPACITY = 60
+API_OPACITY = DEFAULT_OPACITY / 100
+
+MAX_WAITING = 20
+"""Requests that may wait: about as many as are served within a minute. The next one is told that the queue is full."""
+
+MAX_UPLOAD = "30mb"
+KEPT_SECONDS = 3600
+"""Age at which uploaded files and results of the API are deleted."""
+
+HINT = "Choose a picture above, or one of the examples, and the networks will colour it here."
+
+SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--fcn-opacity', value / 100); }"
+
+THEME = gr.themes.Default(
+    primary_hue="indigo",
+    neutral_hue="slate",
+    font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+    font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+)
+
+
+Captioned = list[tuple[Image.Image, str]]
+"""Pictures with the name of the network that made them, as `gr.Gallery` takes them."""
+
+
+class Handlers:
+    """What the events call. Everything a request needs arrives as an argument; only models and examples are shared."""
+
+    def __init__(self, segmenters: tuple[Segmenter, ...], examples: Examples):
+        self.segmenters = segmenters
+        self.examples = examples
+        self.labels = segmenters[0].labels
+        self.colours: np.ndarray = palette(self.labels)
+
+    def show_upload(self, upload: dict[str, Any] | None) -> str:
+        """The comparison of what was in the picture field; `upload` is Gradio's file data, or None."""
+        return self.show(upload and upload["path"])
+
+    def show(self, path: str | None) -> str:
+        """The comparison of one picture as HTML, or a sentence that says what is wrong with it."""
+        if path is None:
+            return message(HINT)
+        try:
+            result = compare(self.segmenters, self.examples, path)
+        except PictureError as error:
+            gr.Warning(str(error))
+            return message(str(error), "error")
+        panels = [model_panel(*parts) for parts in zip(self.segmenters, result.results, result.scores, strict=True)]
+        if result.truth is not None:
+            panels.append(truth_panel(result.truth, self.labels))
+        return comparison(result.picture, panels, self.labels, self.colours)
+
+    def answer(self, image: dict[str, Any] | None) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
+        """Segment one picture with every network of the page.
+
+        Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
+        model, seconds, parameters, share of each class (0..1) and mean IoU (0..1; null unless the picture is an
+        example).
+        """
+        if image is None or not image["path"]:
+            raise gr.Error("Please send a picture: handle_file(path or URL).")
+        try:
+            result = compare(self.segmenters, self.examples, image["path"])
+        except PictureError as error:
+            raise gr.Error(str(error)) from error
+        named = list(zip(self.segmenters, result.results, strict=True))
+        overlays = [(overlay(result.picture, r.mask, self.colours, API_OPACITY), s.name) for s, r in named]
+        label_maps = [(label_map(r.mask, self.colours), s.name) for s, r in named]
+        return overlays, label_maps, summary(self.segmenters, result)
+
+
+def summary(segmenters: tuple[Segmenter, ...], result: Comparison) -> list[dict[str, Any]]:
+    """What `/compare` says in numbers, one entry per network."""
+    return [
+        {
+            "name": segmenter.name,
+            "model": segmenter.source,
+            "seconds": round(segmentation.seconds, 5),
+            "parameters": segmenter.parameters,
+            "shares": segmentation.shares,
+            "mean_iou": None if score is None or math.isnan(score) else score,
+        }
+        for segmenter, segmentation, score in zip(segmenters, result.results, result.scores, strict=True)
+    ]
+
+
+def build() -> gr.Blocks:
+    """Load the models and lay out the page.
+
+    Raises:
+        ModelError: the models of `FCN_MODELS` can't be loaded or don't fit together.
+    """
+    segmenters, examples = load_segmenters(model_ids()), Examples.from_folder()
+    handlers = Handlers(segmenters, examples)
+    paths = [str(path) for path in examples.paths]
+    first = paths[0] if paths else None
+    known = ", whose true labels are known" if examples.labels == handlers.labels else ""
+
+    with gr.Blocks(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+        gr.HTML(_text("header.html"), apply_default_css=False)
+        with gr.Row(elem_id="fcn-controls"):
+            picture = gr.Image(
+                value=first,
+                image_mode=None,
+                type="filepath",
+                sources=["upload", "clipboard", "webcam"],
+                label="Your picture",
+                alt_text="The picture that is coloured below",
+                placeholder="Drop a picture here, or click to choose one",
+                buttons=[],
+                height=250,
+                elem_id="fcn-picture",
+                scale=2,
+                min_width=280,
+            )
+            with gr.Column(scale=3, min_width=280):
+                gallery = gr.Dataset(
+                    components=[picture],
+                    samples=[[path] for path in paths],
+                    label=f"Or one of these{known}",
+                    type="index",
+                    layout="gallery",
+                    visible=bool(paths),
+                    elem_id="fcn-examples",
+                )
+                opacity = gr.Slider(
+                    0,
+                    100,
+                    DEFAULT_OPACITY,
+                    step=1,
+                    label="Opacity of the colours (%)",
+                    elem_id="fcn-opacity",
+                    buttons=[],
+                )
+                gr.HTML(_text("hint.html"), apply_default_css=False)
+        results = gr.HTML(handlers.show(first), apply_default_css=False, elem_id="fcn-comparison")
+        gr.HTML(_text("explanation.html"), apply_default_css=False)
+
+        networks = {"concurrency_id": "networks", "concurrency_limit": 1}
+        # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
+        # one with a bare "Error", where `read_picture` says what is wrong.
+        picture.change(
+            handlers.show_upload,
+            picture,
+            results,
+            preprocess=False,
+            trigger_mode="always_last",
+            show_progress_on=results,
+            api_visibility="private",
+            **networks,
+        )
+        gallery.click(lambda index: paths[index], gallery, picture, queue=False, api_visibility="private")
+        opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
+
+        with gr.Group(visible=False):
+            gr.Button().click(
+                handlers.answer,
+                gr.Image(label="image", type="filepath"),
+                [
+                    gr.Gallery(label="overlays", format="png"),
+                    gr.Gallery(label="label_maps", format="png"),
+                    gr.JSON(label="summary"),
+                ],
+                preprocess=False,
+                api_name="compare",
+                **networks,
+            )
+    return page.queue(max_size=MAX_WAITING)
+
+
+def launch(page: gr.Blocks, **options: Any) -> Any:
+    """Serve the page at 127.0.0.1:`PORT` (7860), or where a Space's environment says."""
+    settings = {
+        "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        "server_port": int(os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or 7860),
+        "theme": THEME,
+        "css": _text("page.css") + _text("explanation.css"),
+        "head": f"<script>{_text('page.js')}</script>",
+        "footer_links": [],
+        "max_file_size": MAX_UPLOAD,
+        "ssr_mode": False,
+        "share": False,
+    }
+    return page.launch(**(settings | options))
+
+
+def _text(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
