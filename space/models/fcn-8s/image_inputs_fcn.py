@@ -1,0 +1,245 @@
+"""What an FCN's image processor is given, read and checked: files, URLs, PIL pictures, arrays, tensors, label maps.
+
+Nothing here knows a backend: pictures leave as uint8 or float32 arrays or tensors with channels first, label maps as
+integer arrays. Every error names the item by its place in the flattened batch and, if it has one, by its file.
+"""
+
+import base64
+import math
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
+from transformers.utils import logging
+
+CHANNEL_COUNTS = (1, 3, 4)
+EXIF_ORIENTATION = 0x0112
+URL_TIMEOUT = 10.0  # seconds
+KNOWN_TYPES = "a path, a URL, a PIL image, a numpy array or a torch tensor"
+COLOURED_MAP = "but a map holds one class id per pixel, shape (height, width): convert its colours to class ids first"
+
+logger = logging.get_logger(__name__)
+
+
+def flatten(batch: Any, single_ndim: int) -> list[Any]:
+    """The single items of nested lists, in order; an array of `single_ndim` + 1 dimensions holds several items."""
+    if isinstance(batch, list | tuple):
+        return [item for nested in batch for item in flatten(nested, single_ndim)]
+    if isinstance(batch, np.ndarray | torch.Tensor) and batch.ndim == single_ndim + 1:
+        return list(batch)
+    return [batch]
+
+
+def describe(kind: str, index: int, item: Any) -> str:
+    """What errors call an item, like "image 2 ('a.png')"."""
+    source = str(item if isinstance(item, str | os.PathLike) else getattr(item, "filename", "") or "")
+    source = f"{source[:40]}..." if source.startswith("data:") else source
+    return f"{kind} {index} ({source!r})" if source else f"{kind} {index}"
+
+
+def read_picture(
+    item: Any, name: str, do_convert_rgb: bool | None, input_data_format: str | ChannelDimension | None
+) -> Any:
+    """
+    One picture as an array or tensor (C, H, W), C of 1, 3 or 4, of dtype uint8 or float32.
+
+    PIL pictures become RGB if `do_convert_rgb`, except that 16-bit grey keeps its one channel; arrays and tensors keep
+    their channels. Raises ValueError or TypeError for what is no picture.
+    """
+    if isinstance(item, str | os.PathLike | PIL.Image.Image):
+        array: Any = _pil_to_array(_open(item, name), name, do_convert_rgb)
+        input_data_format = ChannelDimension.LAST
+    elif isinstance(item, np.ndarray | torch.Tensor):
+        array = item
+    else:
+        raise TypeError(f"{name} is of type {type(item).__name__}, but a picture is {KNOWN_TYPES}")
+    shape = tuple(array.shape)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{name} has shape {shape}, but a picture has shape (height, width), or 3 axes with channels")
+    if 0 in shape:
+        raise ValueError(f"{name} has shape {shape}, which holds no pixels: check how it was made")
+    return _to_uint8_or_float32(_channels_first(array, name, input_data_format), name)
+
+
+def check_float_pixels(array: Any, name: str, do_rescale: bool | None) -> None:
+    """Refuse NaN and infinity; warn of pixels that `do_rescale` would scale for the second time."""
+    lowest, highest = float(array.min()), float(array.max())
+    if not math.isfinite(lowest + highest):
+        raise ValueError(f"{name} has NaN or infinite pixels: replace them before processing")
+    if do_rescale and lowest >= 0 and 0 < highest <= 1:
+        logger.warning_once("Pixels in 0..1 are being rescaled once more: pass do_rescale=False if they should not be.")
+
+
+def read_label_maps(
+    maps: Any,
+    picture_sizes: list[tuple[int, int]],
+    do_reduce_labels: bool | None,
+    ignore_index: int,
+    num_labels: int | None,
+) -> list[np.ndarray]:
+    """
+    One integer array (H, W) per picture, of the picture's size and with valid labels.
+
+    `do_reduce_labels` subtracts 1, and 0 becomes `ignore_index`. Labels must then be in 0..num_labels-1 (or just not
+    negative, if `num_labels` is None) or be `ignore_index`. Raises ValueError or TypeError otherwise.
+    """
+    items = flatten(maps, single_ndim=2)
+    if len(items) != len(picture_sizes):
+        # What looked like a stack of maps may be one map with a channel axis.
+        items = flatten(maps, single_ndim=3)
+    if len(items) != len(picture_sizes):
+        raise ValueError(
+            f"there are {len(items)} segmentation maps for {len(picture_sizes)} images: pass one map per image"
+        )
+    label_maps = []
+    for index, (item, size) in enumerate(zip(items, picture_sizes, strict=True)):
+        name = describe("segmentation map", index, item)
+        label_map = _read_label_map(item, name)
+        if label_map.shape != size:
+            raise ValueError(
+                f"{name} is {label_map.shape[0]}x{label_map.shape[1]} (height x width), but its image is "
+                f"{size[0]}x{size[1]}: they must be equal"
+            )
+        if do_reduce_labels:
+            ignored = (label_map == 0) | (label_map == ignore_index)
+            label_map = np.where(ignored, ignore_index, label_map.astype(np.int64) - 1)
+            name = f"{name}, reduced by 1,"
+        _check_labels(label_map, name, num_labels, ignore_index)
+        label_maps.append(label_map)
+    return label_maps
+
+
+def _open(item: Any, name: str) -> PIL.Image.Image:
+    """A path, URL or PIL picture, decoded in its own mode and turned upright."""
+    try:
+        image = item
+        if not isinstance(item, PIL.Image.Image):
+            content = _read_bytes(os.fspath(item))
+            if not content:
+                raise EOFError("it is empty")
+            image = PIL.Image.open(BytesIO(content))
+        image.load()
+        # exif_transpose copies even what is upright already.
+        return PIL.ImageOps.exif_transpose(image) if image.getexif().get(EXIF_ORIENTATION, 1) != 1 else image
+    except FileNotFoundError:
+        raise ValueError(f"{name} does not exist: check the path") from None
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(f"{name} is damaged, or no picture in a known format: check the file") from error
+    except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
+        raise ValueError(f"{name} cannot be read ({error}): check the file, it may be damaged or cut short") from error
+
+
+def _read_bytes(source: str) -> bytes:
+    if source.startswith(("http://", "https://")):
+        return httpx.get(source, timeout=URL_TIMEOUT, follow_redirects=True).raise_for_status().content
+    if source.startswith("data:image/"):
+        return base64.b64decode(source.split(",", 1)[1])
+    return Path(source).read_bytes()
+
+
+def _pil_to_array(image: PIL.Image.Image, name: str, do_convert_rgb: bool | None) -> np.ndarray:
+    if image.mode == "F":
+        raise ValueError(f"{name} has mode 'F', whose range is unknown: convert it to mode 'L', or pass a float array")
+    if image.mode.startswith("I"):
+        return _to_8_bit(np.array(image), name)
+    if not do_convert_rgb:
+        return np.array(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        white = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def _to_8_bit(array: np.ndarray, name: str) -> np.ndarray:
+    """0..65535 to 0..255, rounded: 65535 is 257 * 255."""
+    lowest, highest = array.min(), array.max()
+    if lowest < 0 or highest > 65535:
+        raise ValueError(f"{name} has values {lowest}..{highest}, but 16-bit pixels are 0..65535: scale them to that")
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _channels_first(array: Any, name: str, input_data_format: str | ChannelDimension | None) -> Any:
+    """A view of shape (C, H, W)."""
+    if array.ndim == 2:
+        return array[None]
+    if input_data_format is not None:
+        layout = ChannelDimension(input_data_format)
+    elif array.shape[0] in CHANNEL_COUNTS or array.shape[-1] in CHANNEL_COUNTS:
+        layout = infer_channel_dimension_format(array, CHANNEL_COUNTS)
+    else:
+        layout = ChannelDimension.FIRST
+    first = array.swapaxes(0, 2).swapaxes(1, 2) if layout == ChannelDimension.LAST else array
+    if first.shape[0] not in CHANNEL_COUNTS:
+        raise ValueError(
+            f"{name} has shape {tuple(array.shape)}, but a picture has 1, 3 or 4 channels, first or last: select the "
+            "channels, or correct input_data_format"
+        )
+    return first
+
+
+def _to_uint8_or_float32(array: Any, name: str) -> Any:
+    """Leave uint8 and float32 alone; scale bool and 16-bit arrays to uint8; hold other numbers in float32."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach()
+        if array.dtype == torch.uint8:
+            return array
+        if array.is_floating_point():
+            return array.to(torch.float32)
+        array = array.cpu().numpy()
+    if array.dtype == np.bool_:
+        return array * np.uint8(255)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        return _to_8_bit(array, name)
+    if array.dtype.kind not in "uif":
+        raise TypeError(f"{name} has dtype {array.dtype}, but pixels are real numbers: convert it, as to uint8")
+    return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+
+
+def _read_label_map(item: Any, name: str) -> np.ndarray:
+    if isinstance(item, str | os.PathLike | PIL.Image.Image):
+        image = _open(item, name)
+        if len(image.getbands()) > 1:
+            raise ValueError(f"{name} has mode {image.mode!r}, {COLOURED_MAP}")
+        array = np.asarray(image)
+    elif isinstance(item, torch.Tensor):
+        tensor = item.detach().cpu()
+        # numpy has no bfloat16; the dtype check below refuses floats of any width.
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    elif isinstance(item, np.ndarray):
+        array = item
+    else:
+        raise TypeError(f"{name} is of type {type(item).__name__}, but a segmentation map is {KNOWN_TYPES}")
+    if array.dtype.kind not in "uib":
+        raise TypeError(f"{name} has dtype {array.dtype}, but labels are integers: cast it, for example to uint8")
+    if array.ndim == 3:
+        if {array.shape[0], array.shape[-1]} & {3, 4}:
+            raise ValueError(f"{name} has shape {array.shape}, {COLOURED_MAP}")
+        if 1 in (array.shape[0], array.shape[-1]):
+            array = array[..., 0] if array.shape[-1] == 1 else array[0]
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}, but a map has shape (height, width), with pixels in it")
+    return array.astype(np.uint8) if array.dtype == np.bool_ else array
+
+
+def _check_labels(label_map: np.ndarray, name: str, num_labels: int | None, ignore_index: int) -> None:
+    highest = math.inf if num_labels is None else num_labels - 1
+    if label_map.min() >= 0 and label_map.max() <= highest:
+        return
+    outside = label_map[(label_map != ignore_index) & ((label_map < 0) | (label_map > highest))]
+    if outside.size == 0:
+        return
+    values = np.unique(outside).tolist()
+    listed = ", ".join(map(str, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+    verb = f"label {listed} in {name} is" if len(values) == 1 else f"labels {listed} in {name} are"
+    expected = "negative" if num_labels is None else f"outside 0..{highest}"
+    raise ValueError(
+        f"{verb} {expected}: correct the map, set num_labels to the number of classes, or mark such pixels with "
+        f"ignore_index ({ignore_index})"
+    )
