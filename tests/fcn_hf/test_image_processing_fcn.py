@@ -184,6 +184,96 @@ def test_float_pixels_in_0_to_1_are_rescaled_with_a_warning(processor_class, mon
     assert "do_rescale=False" in warnings[0]
 
 
+# Channels that pictures do not have
+
+
+def statistics(count, **settings):
+    """Settings for `count` channels of log depth and the like: no rescaling, other values for each channel."""
+    mean, std = ([start + step * i for i in range(count)] for start, step in ((7.8, 20.0), (1.0, 0.5)))
+    return {"image_mean": mean, "image_std": std, "do_rescale": False, **settings}
+
+
+def planes(count, dtype="float32", height=12, width=17):
+    """`count` channels last, negative values and values beyond 255 among the floats."""
+    values = RNG.integers(0, 256, (height, width, count))
+    return (values * 3.7 - 100).astype(dtype) if dtype.startswith("float") else values.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "uint16", "int64"])
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_channels_beyond_colour_are_taken_as_they_are(processor_class, count, dtype):
+    array = planes(count, dtype)
+    settings = statistics(count)
+    mean, std = (np.array(settings[name])[:, None, None] for name in ("image_mean", "image_std"))
+    first = np.ascontiguousarray(array.transpose(2, 0, 1))
+    ways = [array, first, torch.from_numpy(array), torch.from_numpy(first), array[None], torch.from_numpy(first)[None]]
+    batch = processor_class(**settings)([*ways, np.stack([array] * 2)], LABELS[None].repeat(8, 0), return_tensors="pt")
+    assert batch["pixel_values"].dtype == torch.float32 and batch["labels"].shape == (8, 12, 17)
+    for pixels in batch["pixel_values"]:
+        np.testing.assert_allclose(pixels, (first.astype(float) - mean) / std, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("count", [4, 6])
+def test_channels_beyond_colour_are_rescaled_resized_and_padded_like_colours(processor_class, count, dtype):
+    array = planes(count, dtype)
+    size = {"do_resize": True, "size": {"longest_edge": 11}, "do_rescale": True}
+    batch = processor_class(**statistics(count, **size))([array, array[:5]], return_tensors="pt")["pixel_values"]
+    assert batch.shape == (2, count, 7, 11) and not batch[1, :, 3:].any()
+    for channel in range(count):
+        one = {"image_mean": statistics(count)["image_mean"][channel], "image_std": 1 + channel / 2}
+        grey = processor_class(**size, **one)([array[..., channel], array[:5, :, channel]], return_tensors="pt")
+        torch.testing.assert_close(batch[:, channel], grey["pixel_values"][:, 0])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("count", [4, 6])
+def test_both_backends_resize_channels_beyond_colour_alike(count, dtype):
+    settings = statistics(count, do_resize=True, size={"height": 9, "width": 30}, do_normalize=False)
+    array = planes(count, dtype)
+    ours, theirs = (backend(**settings)(array, return_tensors="pt")["pixel_values"] for backend in BACKENDS.values())
+    torch.testing.assert_close(ours, theirs, atol=1.001, rtol=0)
+
+
+def test_the_axis_of_the_statistics_is_the_channels(processor_class):
+    array = planes(6, height=3, width=4)
+    for way in (array, array.transpose(2, 0, 1)):
+        pixels = processor_class(**statistics(6, do_normalize=False))(way, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_array_equal(pixels, array.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_a_file_holds_no_channels_beyond_colour(processor_class, mode, tmp_path):
+    Image.new(mode, (17, 12)).save(tmp_path / "a.png")
+    for picture in (Image.new(mode, (17, 12)), tmp_path / "a.png"):
+        with pytest.raises(ValueError, match=rf"mode '{mode}'.* 4 value.*array of shape \(height, width, 4\)"):
+            processor_class(**statistics(4))(picture)
+
+
+def test_a_picture_in_rgba_has_four_channels_without_conversion(processor_class):
+    picture = np.dstack([PICTURE, LABELS])
+    processor = processor_class(**statistics(4, do_convert_rgb=False, do_normalize=False))
+    pixels = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
+    np.testing.assert_array_equal(pixels, picture.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_normalize": False}, {"do_convert_rgb": False}])
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (planes(3), "image 0 has 3 channel.* 6 value.*pass 6 channels"),
+        (planes(4), "image 0 has 4 channel.* 6 value"),
+        (planes(1)[..., 0], "image 0 has 1 channel.* 6 value"),
+        (planes(5), r"image 0 has shape \(12, 17, 5\).* for 6 channels"),
+        (planes(6) * np.inf, "image 0 has NaN or infinite"),
+    ],
+    ids=["3", "4", "no axis", "5", "infinite"],
+)
+def test_another_number_of_channels_than_of_statistics_is_refused(processor_class, array, message, settings):
+    with pytest.raises(ValueError, match=message):
+        processor_class(**statistics(6, **settings))(array)
+
+
 # Label maps
 
 
