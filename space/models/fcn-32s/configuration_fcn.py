@@ -1,7 +1,13 @@
 """Configuration of Fully Convolutional Networks (Long, Shelhamer, Darrell, CVPR 2015 and PAMI 2016)."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+HIDDEN_SIZES: dict[str, tuple[int, ...]] = {
+    "vgg": (64, 128, 256, 512, 512),
+    "alexnet": (96, 256, 384, 384, 256),
+    "googlenet": (64, 192, 480, 832, 1024),
+}
 
 
 @strict
@@ -11,15 +17,29 @@ class FCNConfig(PreTrainedConfig):
 
     Args:
         backbone (`str`, *optional*, defaults to `"vgg"`):
-            The classifier made fully convolutional: `"vgg"` (3x3 convolutions in stages, each ended by a 2x2 pooling).
-        hidden_sizes (`list[int]`, *optional*, defaults to `(64, 128, 256, 512, 512)`):
-            Channels of the five stages.
+            The classifier made fully convolutional: `"vgg"` (3x3 convolutions in stages, each ended by a 2x2 pooling),
+            `"alexnet"` (as in the release), `"googlenet"` (the paper's with its local response normalisation, or
+            torchvision's with `use_batch_norm`) or `"auto"`: any backbone of transformers or timm, as
+            `backbone_config` says.
+        backbone_config (`dict` or `PreTrainedConfig`, *optional*):
+            For `"auto"`: configuration of a backbone whose feature maps have strides 8, 16 and 32, such as ResNet,
+            ConvNeXt, Swin or `TimmBackboneConfig`; a dict needs its `model_type`.
+        hidden_sizes (`list[int]`, *optional*):
+            Channels: of VGG's five stages (defaults to `(64, 128, 256, 512, 512)`), of AlexNet's five convolutions
+            (`(96, 256, 384, 384, 256)`), or of GoogLeNet's five stages (`(64, 192, 480, 832, 1024)`, or these times one
+            common factor).
         depths (`list[int]`, *optional*, defaults to `(2, 2, 3, 3, 3)`):
-            3x3 convolutions in each stage.
+            3x3 convolutions in each stage of VGG.
         use_batch_norm (`bool`, *optional*, defaults to `False`):
-            Whether each 3x3 convolution is followed by batch normalisation, as in VGG16-BN.
-        hidden_size (`int`, *optional*, defaults to 4096):
-            Channels of fc6 and fc7.
+            Whether each convolution of VGG or GoogLeNet is followed by batch normalisation, as in torchvision's
+            VGG16-BN and GoogLeNet.
+        use_local_response_norm (`bool`, *optional*, defaults to `True`):
+            Whether AlexNet, and GoogLeNet without batch normalisation, normalise over neighbouring channels.
+        conv_groups (`int`, *optional*, defaults to 2):
+            Groups of AlexNet's second, fourth and fifth convolution; torchvision's has 1.
+        hidden_size (`int`, *optional*):
+            Channels of fc6 and fc7; defaults to 4096 for VGG and AlexNet. GoogLeNet and `"auto"` have neither (0)
+            unless a number is given: then fc6 is a 3x3 convolution, as in the head of torchvision's FCN.
         prediction_stride (`int`, *optional*, defaults to 8):
             32, 16 or 8: the stride of the finest scores, hence FCN-32s, FCN-16s (adds pool4) and FCN-8s (adds pool4
             and pool3).
@@ -28,15 +48,27 @@ class FCNConfig(PreTrainedConfig):
             authors' release does; published weights need it.
         upsampling (`str`, *optional*, defaults to `"learned"`):
             Every transposed convolution starts as bilinear interpolation. `"learned"`: all of them train. `"inner"`:
-            all but the last do (CVPR 2015). `"bilinear"`: none does (the release).
+            all but the last do (CVPR 2015). `"bilinear"`: none does (the release). `"interpolate"`: as `"bilinear"`,
+            but the last one is resizing to the picture's size instead, as in torchvision's FCN (`"same"` only).
         skip_scales (`list[float]`, *optional*, defaults to `(1.0, 1.0)`):
             Factors on pool4 and pool3 before they are scored; the at-once FCN-8s uses `(0.01, 0.0001)`.
+        tasks (`dict[str, int]`, *optional*):
+            Several heads on one trunk: name and number of classes of each, such as
+            `{"semantic": 33, "geometric": 3}` (SIFT Flow). The first is the one that `num_labels`, `id2label` and
+            `logits` speak of. A file holds them as a list of pairs, since an object in JSON has no order.
+        id2label_by_task (`dict[str, dict[int, str]]`, *optional*):
+            Class names of each of the `tasks`.
+        streams (`list[int]`, *optional*):
+            Several trunks, whose scores are averaged: how many channels of `pixel_values` each takes, such as
+            `(3, 3)` for colour and HHA (NYUDv2). They add up to `num_channels`.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.5):
             Dropout probability after fc6 and after fc7, in [0, 1).
         num_channels (`int`, *optional*, defaults to 3):
-            Channels of `pixel_values`.
+            Channels of `pixel_values`; with `streams`, their sum.
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
             Label that counts neither in the loss nor in any score.
+        palette (`list[list[int]]`, *optional*):
+            A colour (R, G, B in 0..255) for each class, with which masks are shown.
 
     Raises:
         `StrictDataclassError` (from `huggingface_hub.errors`), with the wrong value and the values allowed.
@@ -55,46 +87,128 @@ class FCNConfig(PreTrainedConfig):
     model_type = "fcn"
 
     backbone: str = "vgg"
-    hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512, 512)
+    backbone_config: dict | PreTrainedConfig | None = None
+    hidden_sizes: list[int] | tuple[int, ...] = ()
     depths: list[int] | tuple[int, ...] = (2, 2, 3, 3, 3)
     use_batch_norm: bool = False
-    hidden_size: int = 4096
+    use_local_response_norm: bool = True
+    conv_groups: int = 2
+    hidden_size: int | None = None
     prediction_stride: int = 8
     geometry: str = "same"
     upsampling: str = "learned"
     skip_scales: list[float | int] | tuple[float | int, ...] = (1.0, 1.0)
+    tasks: dict[str, int] | list | tuple | None = None
+    id2label_by_task: dict | None = None
+    streams: list[int] | tuple[int, ...] | None = None
     hidden_dropout_prob: float | int = 0.5
-    num_channels: int = 3
+    num_channels: int | None = None
     semantic_loss_ignore_index: int = 255
+    palette: list | tuple | None = None
 
     def __post_init__(self, **kwargs):
+        if isinstance(self.backbone_config, dict):
+            settings = dict(self.backbone_config)
+            if settings.get("model_type") not in CONFIG_MAPPING:
+                raise ValueError(
+                    f"backbone_config has model_type={settings.get('model_type')!r}; expected one that transformers "
+                    "knows, such as 'resnet', 'convnext' or 'timm_backbone'."
+                )
+            self.backbone_config = CONFIG_MAPPING[settings.pop("model_type")].from_dict(settings)
+        if not self.hidden_sizes:
+            self.hidden_sizes = HIDDEN_SIZES.get(self.backbone, ())
+        if self.hidden_size is None:
+            self.hidden_size = 4096 if self.backbone in ("vgg", "alexnet") else 0
+        if self.num_channels is None:
+            self.num_channels = sum(self.streams) if self.streams else 3
+        if self.id2label_by_task is not None:
+            self.id2label_by_task = {
+                task: {int(index): label for index, label in labels.items()}
+                for task, labels in self.id2label_by_task.items()
+            }
+        if self.tasks is not None:
+            self.tasks = dict(self.tasks)
+        if self.tasks:
+            first, count = next(iter(self.tasks.items()))
+            labels = (self.id2label_by_task or {}).get(first)
+            if self.id2label is None and kwargs.get("num_labels") in (None, count):
+                self.id2label = labels or {index: f"LABEL_{index}" for index in range(count)}
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {label: index for index, label in self.id2label.items()}
 
+    def to_dict(self) -> dict:
+        """As the base class does, with `tasks` as a list of pairs, which keeps their order in a file."""
+        output = super().to_dict()
+        if self.tasks is not None:
+            output["tasks"] = [[task, count] for task, count in dict(self.tasks).items()]
+        return output
+
     def validate_choices(self):
         """`backbone`, `prediction_stride`, `geometry` and `upsampling` come from short lists."""
         choices = {
-            "backbone": ("vgg",),
+            "backbone": ("vgg", "alexnet", "googlenet", "auto"),
             "prediction_stride": (32, 16, 8),
             "geometry": ("same", "caffe"),
-            "upsampling": ("learned", "inner", "bilinear"),
+            "upsampling": ("learned", "inner", "bilinear", "interpolate"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not known; expected one of {allowed}.")
+        if self.upsampling == "interpolate" and self.geometry == "caffe":
+            raise ValueError("upsampling='interpolate' can't crop the 100 px of geometry='caffe'; use 'bilinear'.")
 
     def validate_stages(self):
         """Five stages, since pool3, pool4 and pool5 (strides 8, 16, 32) are what an FCN scores."""
+        if self.backbone == "auto":
+            if self.backbone_config is None:
+                raise ValueError("backbone='auto' needs a backbone_config, such as ResNetConfig().")
+            return
+        if self.backbone_config is not None:
+            raise ValueError(f"backbone_config is for backbone='auto', not for backbone={self.backbone!r}.")
         if len(self.hidden_sizes) != 5 or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes={self.hidden_sizes} must hold five positive channel counts, one per stage.")
         if len(self.depths) != 5 or min(self.depths) < 1:
             raise ValueError(f"depths={self.depths} must hold five positive numbers of convolutions, one per stage.")
+        if self.backbone == "alexnet" and any(self.hidden_sizes[i] % self.conv_groups for i in (0, 1, 2, 3, 4)):
+            raise ValueError(f"hidden_sizes={self.hidden_sizes} must be multiples of conv_groups={self.conv_groups}.")
+        if self.backbone == "googlenet":
+            paper, first = HIDDEN_SIZES["googlenet"], self.hidden_sizes[0]
+            if first % 8 or any(64 * self.hidden_sizes[i] != first * paper[i] for i in range(5)):
+                raise ValueError(
+                    f"hidden_sizes={self.hidden_sizes} of GoogLeNet must be {paper} times one multiple of 1/8."
+                )
+
+    def validate_tasks_and_streams(self):
+        """Heads have at least one class each, streams at least one channel each, and their sums are right."""
+        tasks = None if self.tasks is None else dict(self.tasks)
+        streams = self.streams
+        if tasks is not None:
+            if not tasks or any(count < 1 for count in tasks.values()) or not all(map(str.isidentifier, tasks)):
+                raise ValueError(f"tasks={tasks} must name at least one task, each with a positive number of classes.")
+            first, count = next(iter(tasks.items()))
+            if self.num_labels != count:
+                raise ValueError(
+                    f"num_labels={self.num_labels}, but the first of the tasks, {first!r}, has {count} classes; leave "
+                    "num_labels out or give that many id2label."
+                )
+        for task, labels in (self.id2label_by_task or {}).items():
+            if tasks is None or task not in tasks or sorted(labels) != list(range(tasks[task])):
+                raise ValueError(
+                    f"id2label_by_task[{task!r}] must name the classes 0..n-1 of one of the tasks={tasks}."
+                )
+        if streams is not None and (not streams or min(streams) < 1 or sum(streams) != self.num_channels):
+            raise ValueError(f"streams={streams} must be positive and add up to num_channels={self.num_channels}.")
+        if self.palette is not None:
+            colours = [colour for colour in self.palette if len(colour) == 3 and all(0 <= c <= 255 for c in colour)]
+            if len(colours) != len(self.palette):
+                raise ValueError("palette must hold lists [R, G, B] of numbers in 0..255.")
 
     def validate_sizes(self):
         """Counts are positive, `skip_scales` are two, dropout is a probability."""
-        for name in ("hidden_size", "num_channels", "num_labels"):
-            if getattr(self, name) < 1:
+        convolutional_head = self.backbone in ("googlenet", "auto")
+        for name in ("hidden_size", "num_channels", "num_labels", "conv_groups"):
+            if getattr(self, name) < (0 if name == "hidden_size" and convolutional_head else 1):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if len(self.skip_scales) != 2:
             raise ValueError(f"skip_scales={self.skip_scales} must hold two factors, for pool4 and pool3.")

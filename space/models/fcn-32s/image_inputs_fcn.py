@@ -20,6 +20,9 @@ from transformers.image_utils import ChannelDimension, infer_channel_dimension_f
 from transformers.utils import logging
 
 CHANNEL_COUNTS = (1, 3, 4)
+# What `image_mean` can count and still be for pictures; None: one number for all channels. Any other count is for
+# arrays whose channels (depth, HHA, infrared) have a meaning that no colour mode and no value range tells.
+PICTURE_STATISTICS = (None, 1, 3)
 EXIF_ORIENTATION = 0x0112
 URL_TIMEOUT = 10.0  # seconds
 KNOWN_TYPES = "a path, a URL, a PIL image, a numpy array or a torch tensor"
@@ -45,16 +48,28 @@ def describe(kind: str, index: int, item: Any) -> str:
 
 
 def read_picture(
-    item: Any, name: str, do_convert_rgb: bool | None, input_data_format: str | ChannelDimension | None
+    item: Any,
+    name: str,
+    do_convert_rgb: bool | None,
+    input_data_format: str | ChannelDimension | None,
+    statistics: int | None,
 ) -> Any:
     """
-    One picture as an array or tensor (C, H, W), C of 1, 3 or 4, of dtype uint8 or float32.
+    One picture as an array or tensor (C, H, W), C of 1, 3, 4 or `statistics`, of dtype uint8 or float32.
 
-    PIL pictures become RGB if `do_convert_rgb`, except that 16-bit grey keeps its one channel; arrays and tensors keep
-    their channels. Raises ValueError or TypeError for what is no picture.
+    `statistics` is the number of values in `image_mean`, None for a single number. PIL pictures become RGB if
+    `do_convert_rgb`, except that 16-bit grey keeps its one channel; arrays and tensors keep their channels. Raises
+    ValueError or TypeError for what is no picture, and for a PIL picture to become RGB if `statistics` is not 1 or 3.
     """
     if isinstance(item, str | os.PathLike | PIL.Image.Image):
-        array: Any = _pil_to_array(_open(item, name), name, do_convert_rgb)
+        image = _open(item, name)
+        if do_convert_rgb and statistics not in PICTURE_STATISTICS:
+            raise ValueError(
+                f"{name} is a picture of mode {image.mode!r}, whose channels are colours or alpha, but image_mean and "
+                f"image_std have {statistics} value(s): pass an array of shape (height, width, {statistics}), or "
+                "do_convert_rgb=False to take the picture's own channels for them"
+            )
+        array: Any = _pil_to_array(image, name, do_convert_rgb)
         input_data_format = ChannelDimension.LAST
     elif isinstance(item, np.ndarray | torch.Tensor):
         array = item
@@ -65,7 +80,8 @@ def read_picture(
         raise ValueError(f"{name} has shape {shape}, but a picture has shape (height, width), or 3 axes with channels")
     if 0 in shape:
         raise ValueError(f"{name} has shape {shape}, which holds no pixels: check how it was made")
-    return _to_uint8_or_float32(_channels_first(array, name, input_data_format), name)
+    first = _channels_first(array, name, input_data_format, statistics)
+    return _to_uint8_or_float32(first, name, is_picture=statistics in PICTURE_STATISTICS)
 
 
 def check_float_pixels(array: Any, name: str, do_rescale: bool | None) -> None:
@@ -165,27 +181,36 @@ def _to_8_bit(array: np.ndarray, name: str) -> np.ndarray:
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _channels_first(array: Any, name: str, input_data_format: str | ChannelDimension | None) -> Any:
+def _channels_first(
+    array: Any, name: str, input_data_format: str | ChannelDimension | None, statistics: int | None
+) -> Any:
     """A view of shape (C, H, W)."""
     if array.ndim == 2:
         return array[None]
+    ends = (array.shape[0], array.shape[-1])
+    # The wanted count goes first: a crop of six channels that is three pixels high is not ambiguous.
+    counts = CHANNEL_COUNTS if statistics is None or statistics not in ends else (statistics,)
     if input_data_format is not None:
         layout = ChannelDimension(input_data_format)
-    elif array.shape[0] in CHANNEL_COUNTS or array.shape[-1] in CHANNEL_COUNTS:
-        layout = infer_channel_dimension_format(array, CHANNEL_COUNTS)
+    elif ends[0] in counts or ends[1] in counts:
+        layout = infer_channel_dimension_format(array, counts)
     else:
         layout = ChannelDimension.FIRST
     first = array.swapaxes(0, 2).swapaxes(1, 2) if layout == ChannelDimension.LAST else array
-    if first.shape[0] not in CHANNEL_COUNTS:
+    if first.shape[0] not in (*CHANNEL_COUNTS, statistics):
+        if statistics in PICTURE_STATISTICS:
+            expected = "a picture has 1, 3 or 4 channels"
+        else:
+            expected = f"image_mean and image_std are for {statistics} channels"
         raise ValueError(
-            f"{name} has shape {tuple(array.shape)}, but a picture has 1, 3 or 4 channels, first or last: select the "
-            "channels, or correct input_data_format"
+            f"{name} has shape {tuple(array.shape)}, but {expected}, first or last: select the channels, correct "
+            "input_data_format, or give image_mean and image_std one value per channel"
         )
     return first
 
 
-def _to_uint8_or_float32(array: Any, name: str) -> Any:
-    """Leave uint8 and float32 alone; scale bool and 16-bit arrays to uint8; hold other numbers in float32."""
+def _to_uint8_or_float32(array: Any, name: str, is_picture: bool) -> Any:
+    """Leave uint8 and float32 alone; scale bool, and 16-bit pictures, to uint8; hold other numbers in float32."""
     if isinstance(array, torch.Tensor):
         array = array.detach()
         if array.dtype == torch.uint8:
@@ -195,7 +220,7 @@ def _to_uint8_or_float32(array: Any, name: str) -> Any:
         array = array.cpu().numpy()
     if array.dtype == np.bool_:
         return array * np.uint8(255)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+    if is_picture and array.dtype.kind == "u" and array.dtype.itemsize == 2:
         return _to_8_bit(array, name)
     if array.dtype.kind not in "uif":
         raise TypeError(f"{name} has dtype {array.dtype}, but pixels are real numbers: convert it, as to uint8")

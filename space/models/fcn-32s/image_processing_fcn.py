@@ -25,7 +25,7 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs
 
-from .image_inputs_fcn import check_float_pixels, describe, flatten, read_label_maps, read_picture
+from .image_inputs_fcn import PICTURE_STATISTICS, check_float_pixels, describe, flatten, read_label_maps, read_picture
 
 AUTO_MAP = {"torchvision": "FCNImageProcessor", "pil": "FCNImageProcessorPil"}
 
@@ -72,17 +72,21 @@ class _FCNImageProcessing(BaseImageProcessor):
                 http(s) or `data:image/` URL, a `PIL.Image.Image` of any mode but "F", or a numpy array or torch tensor
                 of shape (H, W), (H, W, C) or (C, H, W) with C of 1, 3 or 4; (B, C, H, W) and (B, H, W, C) count as B
                 pictures. Files and PIL pictures are turned upright as their EXIF orientation says. Values are 0..255;
-                16-bit grey (0..65535) is scaled to 8 bit. Float arrays in 0..1 want `do_rescale=False`.
+                16-bit values (0..65535) are scaled to 8 bit. Float arrays in 0..1 want `do_rescale=False`.
                 With `do_convert_rgb`, transparent pixels are composited on white and grey is repeated to three
                 channels, except for arrays whose channel count is that of `image_mean`.
+                If `image_mean` has 2, 4 or more values, then C is their number (colour and depth: 4, colour and HHA:
+                6): such arrays hold any finite values, none of which is alpha or scaled for being 16-bit, and
+                pictures from files and PIL are refused, unless `do_convert_rgb=False` keeps them as they are.
             segmentation_maps:
                 As many label maps of the same (height, width), in the same order: paths, URLs, PIL pictures (mode "P"
                 gives palette indices, "1" gives 0 and 1, "L", "I" and "I;16" their values) or integer arrays and
                 tensors of shape (H, W), (1, H, W), (H, W, 1), or (B, H, W) for B maps.
             kwargs:
                 Settings for this call alone, and `return_tensors` ("pt" or "np"), `input_data_format`
-                ("channels_first" or "channels_last"; inferred when left out, channels first if both fit) and, for the
-                torchvision backend, `device`. `None` means the processor's own setting.
+                ("channels_first" or "channels_last"; inferred when left out: the axis as long as `image_mean`, else
+                one of 1, 3 or 4; channels first if both fit) and, for the torchvision backend, `device`. `None` means
+                the processor's own setting.
 
         Returns:
             [`BatchFeature`] with `pixel_values`, float32 of shape (B, C, H, W), and, if maps were given, `labels`,
@@ -123,21 +127,22 @@ class _FCNImageProcessing(BaseImageProcessor):
         items = flatten(images, single_ndim=3)
         if not items:
             raise ValueError("there are no images to process: pass at least one")
-        model_channels = (
-            _count_statistics(kwargs["image_mean"], kwargs["image_std"]) if kwargs["do_normalize"] else None
-        )
+        statistics = _count_statistics(kwargs["image_mean"], kwargs["image_std"])
+        is_picture = statistics in PICTURE_STATISTICS
         pictures = []
         for index, item in enumerate(items):
             name = describe("image", index, item)
-            picture = self._to_array(read_picture(item, name, do_convert_rgb, input_data_format), device)
+            picture = read_picture(item, name, do_convert_rgb, input_data_format, statistics)
+            picture = self._to_array(picture, device)
             if "float" in str(picture.dtype):
                 check_float_pixels(picture, name, kwargs["do_rescale"])
-            if do_convert_rgb and picture.shape[0] != model_channels:
+            if do_convert_rgb and is_picture and picture.shape[0] != statistics:
                 picture = self._to_rgb(picture)
-            if model_channels not in (None, picture.shape[0]):
+            if (kwargs["do_normalize"] or not is_picture) and statistics not in (None, picture.shape[0]):
+                remedy = "set do_convert_rgb to True for 3 channels, False to keep them"
                 raise ValueError(
-                    f"{name} has {picture.shape[0]} channel(s), but image_mean and image_std have {model_channels} "
-                    "value(s): give one per channel, or set do_convert_rgb to True for 3 channels, False to keep them"
+                    f"{name} has {picture.shape[0]} channel(s), but image_mean and image_std have {statistics} "
+                    f"value(s): give one per channel, or {remedy if is_picture else f'pass {statistics} channels'}"
                 )
             pictures.append(picture)
         label_maps = []
@@ -250,9 +255,10 @@ class FCNImageProcessor(_FCNImageProcessing, TorchvisionBackend):
         do_resize (`bool`, defaults to `False`): resize pictures and maps to `size`; an FCN needs no particular size.
         size (`dict` or `int`, defaults to `{"shortest_edge": 500}`): see `resized_size`; an integer is a shortest edge.
         resample (defaults to bilinear): PIL filter for pictures; label maps always take the nearest pixel.
-        do_convert_rgb (`bool`, defaults to `True`): make every picture RGB.
+        do_convert_rgb (`bool`, defaults to `True`): make every picture RGB, unless `image_mean` is for other channels.
         do_rescale, rescale_factor (default to `True` and 1/255): multiply the pixels by the factor.
-        do_normalize, image_mean, image_std (default to `True` and ImageNet's values): subtract and divide per channel.
+        do_normalize, image_mean, image_std (default to `True` and ImageNet's values): subtract and divide per channel;
+            2, 4 or more values are for arrays of as many channels, which are kept as they are (see `preprocess`).
         do_pad (`bool`, defaults to `True`): pad at the right and bottom to the batch's largest height and width (or to
             `pad_size`): pictures with 0 after normalization, which is the mean colour, labels with `ignore_index`.
         do_reduce_labels (`bool`, defaults to `False`): subtract 1 from every label; 0 becomes `ignore_index`.
@@ -288,9 +294,7 @@ class FCNImageProcessorPil(_FCNImageProcessing, PilBackend):
     ) -> np.ndarray:
         """Resize one picture (C, H, W), uint8 or float32, to its `resized_size`."""
         height, width = resized_size(image.shape, size)
-        if image.dtype == np.uint8:
-            return super().resize(image, SizeDict(height=height, width=width), resample, *args, **kwargs)
-        # The inherited method would squeeze floats through 8 bits.
+        # The inherited method would squeeze floats through 8 bits, and take a fourth channel for alpha.
         channels = [PIL.Image.fromarray(channel).resize((width, height), resample) for channel in image]
         return np.stack([np.asarray(channel) for channel in channels])
 
