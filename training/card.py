@@ -57,7 +57,9 @@ Measured on the weights in this folder by
 ```
 {{ command }}
 ```
-
+{% if not keeps_ids %}
+after the masks were turned into ids as the recipe below says; the command by itself reads plain ids.
+{% endif %}
 ## How it was trained
 
 {{ start }} Training data: the `{{ train_split }}` split of `{{ dataset }}` ({{ train_rows }} pictures)
@@ -77,11 +79,12 @@ def write_card(
     scores: Mapping[str, Any],
     dataset: str,
     train_split: str,
-    train_rows: int,
+    train_rows: int | str,
     split: str,
     recipe: Mapping[str, Any],
     start: str | None,
     streets_scenes: int = 0,
+    keeps_ids: bool = True,
     license: str | None = None,
     usage_note: str | None = None,
 ) -> None:
@@ -99,6 +102,7 @@ def write_card(
         recipe: the arguments of the run.
         start: where the weights came from before this run; None for a random start.
         streets_scenes: drawn scenes that were added to the training split.
+        keeps_ids: whether the masks of the dataset hold class ids as they are.
         license, usage_note: of the weights, where the data ask for one.
     """
     name = Path(dataset).name if os.path.isdir(dataset) else dataset
@@ -136,6 +140,7 @@ def write_card(
         train_split=train_split,
         train_rows=train_rows,
         streets_scenes=streets_scenes,
+        keeps_ids=keeps_ids,
         usage_note=usage_note,
         scores=[(SCORES[key], value) for key, value in percent.items()],
         per_class=[(label, f"{100 * iou:.2f}") for label, iou in scores["per_class_iou"].items()],

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 from tqdm import tqdm
-from transformers import HfArgumentParser, TrainerState, TrainingArguments, set_seed
+from transformers import HfArgumentParser, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,9 +23,20 @@ if __package__ in (None, ""):
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.evaluation import DatasetError, evaluate_split, find_columns, find_split, load_splits
 from training import data
+from training.augmentation import AugmentationArguments, training_augmentation
 from training.card import write_card
+from training.data import DataArguments
+from training.ema import EMA_FILE, EMACallback, averaged_weights
 from training.export import export_model
-from training.trainer import EpochCallback, FCNTrainer, StreamingScores, last_complete_checkpoint
+from training.losses import LossArguments, SegmentationLoss
+from training.scan import scan_dataset
+from training.trainer import (
+    EpochCallback,
+    FCNTrainer,
+    OptimizerArguments,
+    StreamingScores,
+    last_complete_checkpoint,
+)
 
 
 @dataclass
@@ -35,46 +46,30 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Start from these weights, by name: the coarser net's folder or Hub id."}
     )
-    hidden_sizes: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 512])
+    backbone: str = "vgg"
+    backbone_config: dict | None = field(
+        default=None,
+        metadata={"help": "For backbone auto: model_type and settings of a transformers or timm backbone."},
+    )
+    hidden_sizes: list[int] = field(default_factory=list, metadata={"help": "The backbone's own if left out."})
     depths: list[int] = field(default_factory=lambda: [2, 2, 3, 3, 3])
     use_batch_norm: bool = False
-    hidden_size: int = 4096
+    hidden_size: int | None = None
     prediction_stride: int = 8
     geometry: str = "same"
     upsampling: str = "learned"
+    skip_scales: list[float] = field(default_factory=lambda: [1.0, 1.0])
     hidden_dropout_prob: float = 0.5
     semantic_loss_ignore_index: int = 255
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Keep a moving average of the weights, such as 0.999; none if left out."},
+    )
     weights_dtype: str = field(
         default="float32", metadata={"help": "float32 or float16: how the finished folder stores the weights."}
     )
     model_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
     usage_note: str | None = field(default=None, metadata={"help": "What the data ask of users, for the card."})
-
-
-@dataclass
-class DataArguments:
-    """What it is trained on, and how examples are augmented."""
-
-    dataset_name: str = field(metadata={"help": "Hub id or folder of an image segmentation dataset."})
-    dataset_config_name: str | None = None
-    image_column_name: str | None = None
-    label_column_name: str | None = None
-    train_split: str = "train"
-    eval_split: str = "validation"
-    streets_scenes: int = field(
-        default=0, metadata={"help": "Procedural street scenes (training/streets.py) added to the training split."}
-    )
-    crop_size: list[int] = field(default_factory=lambda: [240, 320], metadata={"help": "Height and width in pixels."})
-    scale: list[float] = field(default_factory=lambda: [0.5, 1.5], metadata={"help": "Range of the random scale."})
-    mirror: float = field(default=0.5, metadata={"help": "Probability of a left-right flip."})
-    brightness: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.3
-    class_weight_power: float = field(
-        default=0.0, metadata={"help": "Median-frequency class weights to this power: 0 none, 0.5 their root, 1 full."}
-    )
-    class_weight_maximum: float = 3.0
-    auxiliary_loss_weight: float = field(default=0.0, metadata={"help": "Factor on the loss of the stride-32 scores."})
 
 
 def bfloat16_is_native() -> bool:
@@ -84,8 +79,18 @@ def bfloat16_is_native() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def parse_recipe(arguments: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments, dict[str, Any]]:
-    """A recipe file followed by overrides -> its three groups of arguments, and those that were set, for the card.
+def parse_recipe(
+    arguments: list[str],
+) -> tuple[
+    ModelArguments,
+    DataArguments,
+    AugmentationArguments,
+    LossArguments,
+    OptimizerArguments,
+    TrainingArguments,
+    dict[str, Any],
+]:
+    """A recipe file followed by overrides -> its groups of arguments, and those that were set, for the card.
 
     Raises:
         `SystemExit`: with a sentence, if there is no such file, or with argparse's, if an argument is not known.
@@ -105,9 +110,11 @@ def parse_recipe(arguments: list[str]) -> tuple[ModelArguments, DataArguments, T
     flags: list[str] = []
     for name, value in recipe.items():
         if value is not None:
-            text = json.dumps(value) if isinstance(value, dict) else value
+            text = json.dumps(value) if isinstance(value, dict) or name in data.STRUCTURED else value
             flags += [f"--{name}", *map(str, text if isinstance(text, list) else [text])]
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, AugmentationArguments, LossArguments, OptimizerArguments, TrainingArguments)
+    )
     groups = parser.parse_args_into_dataclasses(args=flags + arguments[1:])
     names = [*recipe, *(flag[2:].partition("=")[0] for flag in arguments[1:] if flag.startswith("--"))]
     values = {name: getattr(group, name) for name in names for group in groups if hasattr(group, name)}
@@ -125,13 +132,12 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
     Raises:
         `SystemExit`: if `model_name_or_path` can't be loaded.
     """
-    settings = {
-        name: getattr(arguments, name)
-        for name in ("prediction_stride", "geometry", "upsampling", "hidden_dropout_prob", "semantic_loss_ignore_index")
-    }
+    names = ("prediction_stride", "geometry", "upsampling", "skip_scales", "hidden_dropout_prob")
+    settings = {name: getattr(arguments, name) for name in (*names, "semantic_loss_ignore_index")}
     if arguments.model_name_or_path is None:
-        sizes = {name: getattr(arguments, name) for name in ("hidden_sizes", "depths", "use_batch_norm", "hidden_size")}
-        model = FCNForSemanticSegmentation(FCNConfig(id2label=id2label, **sizes, **settings))
+        names = ("backbone", "backbone_config", "hidden_sizes", "depths", "use_batch_norm", "hidden_size")
+        settings |= {name: getattr(arguments, name) for name in names}
+        model = FCNForSemanticSegmentation(FCNConfig(id2label=id2label, **settings))
     else:
         try:
             model = FCNForSemanticSegmentation.from_pretrained(
@@ -142,6 +148,24 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
                 f"No weights to start from at {arguments.model_name_or_path!r}: {error} Train the coarser net first."
             ) from error
     return model.to(memory_format=torch.channels_last)
+
+
+def build_processor(
+    arguments: AugmentationArguments, num_labels: int, ignore_index: int, start: str | None = None
+) -> FCNImageProcessor:
+    """The finished model's image processor, which is also that of its evaluation.
+
+    Weights that training starts from want the mean and the scale that they were trained with: those of `start`.
+    """
+    settings: dict[str, Any] = {"num_labels": num_labels, "ignore_index": ignore_index, "do_resize": False}
+    if arguments.shortest_edge is not None:
+        settings |= {"do_resize": True, "size": {"shortest_edge": arguments.shortest_edge}}
+        if arguments.longest_edge is not None:
+            settings["size"]["longest_edge"] = arguments.longest_edge
+    try:
+        return FCNImageProcessor.from_pretrained(start, **settings) if start else FCNImageProcessor(**settings)
+    except OSError:
+        return FCNImageProcessor(**settings)
 
 
 def training_split(arguments: DataArguments, split, columns: tuple[str, str], id2label: dict[int, str], seed: int):
@@ -163,54 +187,65 @@ def training_split(arguments: DataArguments, split, columns: tuple[str, str], id
 
 def main(arguments: list[str]) -> None:
     """Train, save the model folder, score what was saved, and write its card."""
-    model_arguments, data_arguments, training_arguments, recipe = parse_recipe(arguments)
+    (
+        model_arguments,
+        data_arguments,
+        augmentation_arguments,
+        loss_arguments,
+        optimizer_arguments,
+        training_arguments,
+        recipe,
+    ) = parse_recipe(arguments)
     set_seed(training_arguments.seed)
     ignore_index = model_arguments.semantic_loss_ignore_index
 
-    splits = load_splits(data_arguments.dataset_name, data_arguments.dataset_config_name)
+    data_arguments.check(training_arguments.max_steps)
+    splits = load_splits(
+        data_arguments.dataset_name, data_arguments.dataset_config_name, streaming=data_arguments.streaming
+    )
     train = find_split(splits, data_arguments.train_split)
     evaluation = find_split(splits, data_arguments.eval_split)
     columns = find_columns(train.features, data_arguments.image_column_name, data_arguments.label_column_name)
-    id2label = data.find_id2label(data_arguments.dataset_name, train, columns[1], ignore_index)
-    counts = data.class_counts(train, columns[1], len(id2label), ignore_index)
-    for index, name in id2label.items():
-        print(f"{name:>12}  {counts[index] / counts.sum():7.2%} of the labelled pixels")
+    label_ids = data_arguments.label_ids(ignore_index)
+    scanned = {data_arguments.train_split: train, data_arguments.eval_split: evaluation}
+    id2label, counts = scan_dataset(
+        data_arguments, scanned, columns, label_ids, quiet=training_arguments.process_index > 0
+    )
 
     model = build_model(model_arguments, id2label)
-    processor = FCNImageProcessor(num_labels=len(id2label), ignore_index=ignore_index)
+    processor = build_processor(augmentation_arguments, len(id2label), ignore_index, model_arguments.model_name_or_path)
     examples = training_split(data_arguments, train, columns, id2label, training_arguments.seed)
-    augmentation = data.training_augmentation(
-        tuple(data_arguments.crop_size),
-        tuple(data_arguments.scale),
-        data_arguments.mirror,
-        data_arguments.brightness,
-        data_arguments.contrast,
-        data_arguments.saturation,
-        ignore_index,
+    augmentation = training_augmentation(augmentation_arguments, ignore_index)
+    train_dataset, eval_dataset = data.torch_datasets(
+        data_arguments, examples, evaluation, columns, processor, augmentation, training_arguments.seed, label_ids
     )
-    train_dataset = data.SegmentationDataset(examples, columns, processor, augmentation, training_arguments.seed)
 
-    class_weights = None
-    if data_arguments.class_weight_power:
+    class_weights = torch.ones(len(id2label))
+    if loss_arguments.class_weight_power:
         class_weights = data.median_frequency_weights(
-            counts, data_arguments.class_weight_power, data_arguments.class_weight_maximum
+            counts, loss_arguments.class_weight_power, loss_arguments.class_weight_maximum
         )
+    checkpoint = checkpoint_to_resume(training_arguments, *([EMA_FILE] if model_arguments.ema_decay else []))
+    callbacks: list[TrainerCallback] = [] if data_arguments.streaming else [EpochCallback(train_dataset)]
+    if model_arguments.ema_decay is not None:
+        callbacks.append(EMACallback(model_arguments.ema_decay, checkpoint))
     trainer = FCNTrainer(
         model=model,
         args=training_arguments,
         train_dataset=train_dataset,
-        eval_dataset=data.SegmentationDataset(evaluation, columns, processor),
+        eval_dataset=eval_dataset,
         processing_class=processor,
         data_collator=data.Collator(ignore_index),
         compute_metrics=StreamingScores(len(id2label), ignore_index, list(id2label.values())),
-        callbacks=[EpochCallback(train_dataset)],
-        class_weights=class_weights,
-        auxiliary_loss_weight=data_arguments.auxiliary_loss_weight,
+        callbacks=callbacks,
+        segmentation_loss=SegmentationLoss(loss_arguments, class_weights, ignore_index),
+        optimizer_arguments=optimizer_arguments,
     )
-    checkpoint = checkpoint_to_resume(training_arguments)
     if checkpoint is not None and is_finished(checkpoint, training_arguments.max_steps):
         # Trainer would train one step more than it was told to.
         model = FCNForSemanticSegmentation.from_pretrained(checkpoint)
+        if model_arguments.ema_decay is not None:
+            model.load_state_dict(averaged_weights(checkpoint))
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -220,7 +255,8 @@ def main(arguments: list[str]) -> None:
     export_model(model, processor, folder, getattr(torch, model_arguments.weights_dtype))
     # The card's scores are those of the stored weights, not of the ones in memory, which may have more digits.
     stored = FCNForSemanticSegmentation.from_pretrained(folder).eval().to(training_arguments.device)
-    scores = evaluate_split(stored, processor, tqdm(evaluation, "Scoring"), columns)
+    scored = tqdm(data.with_label_ids(evaluation, columns, label_ids), "Scoring", data.length(evaluation))
+    scores = evaluate_split(stored, processor, scored, columns)
     print(f"mean IoU on {data_arguments.eval_split}: {scores['mean_iou']:.4f}")
     write_card(
         folder,
@@ -230,24 +266,25 @@ def main(arguments: list[str]) -> None:
         scores=scores,
         dataset=data_arguments.dataset_name,
         train_split=data_arguments.train_split,
-        train_rows=len(train),
+        train_rows=data.length(train) or "an unknown number of",
         split=data_arguments.eval_split,
         recipe=recipe,
         start=model_arguments.model_name_or_path,
         streets_scenes=data_arguments.streets_scenes,
+        keeps_ids=label_ids.keeps_ids,
         license=model_arguments.model_license,
         usage_note=model_arguments.usage_note,
     )
 
 
-def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
+def checkpoint_to_resume(arguments: TrainingArguments, *needed: str) -> str | None:
     """The folder to resume from: the one named, or with `--resume_from_checkpoint true` the last complete one."""
     wanted = arguments.resume_from_checkpoint
     if wanted is None or wanted.lower() == "false":
         return None
     if wanted.lower() != "true":
         return wanted
-    checkpoint = last_complete_checkpoint(arguments.output_dir)
+    checkpoint = last_complete_checkpoint(arguments.output_dir, *needed)
     if checkpoint is None:
         print(f"No complete checkpoint in {arguments.output_dir}: starting from the beginning.")
     return checkpoint

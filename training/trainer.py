@@ -1,6 +1,7 @@
 """transformers' Trainer for segmentation: weighted and auxiliary loss, streaming scores, crash-safe checkpoints."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fcn_hf import ConfusionMatrix
+from training.losses import LossArguments, SegmentationLoss
 
 
 class StreamingScores:
@@ -40,41 +42,71 @@ class EpochCallback(TrainerCallback):
         self.dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
+@dataclass
+class OptimizerArguments:
+    """What the authors' release sets and `TrainingArguments` doesn't know."""
+
+    momentum: float = field(default=0.0, metadata={"help": "Of `optim: sgd`; 0.99 in the authors' release."})
+    bias_learning_rate_factor: float = field(
+        default=1.0, metadata={"help": "Factor on the learning rate of biases, which never decay; 2 in the release."}
+    )
+
+
 class FCNTrainer(Trainer):
     """Trainer with the losses that FCN recipes need.
 
-    The loss is a mean over labelled pixels, each weighted by its class: the sum of weighted cross-entropies divided by
-    the sum of the weights. Under gradient accumulation and over several processes both sums run over the whole batch
-    of the optimiser's step, so the gradient is that of the batch as a whole.
+    Cross-entropy is a mean over labelled pixels, each weighted by its class: the sum of weighted cross-entropies
+    divided by the sum of the weights. Under gradient accumulation and over several processes both sums run over the
+    whole batch of the optimiser's step, so the gradient is that of the batch as a whole.
 
     Args:
-        class_weights (`torch.Tensor` of shape `(num_labels,)`, *optional*): ones without it.
-        auxiliary_loss_weight (`float`): factor on the same loss of the coarse scores (stride 32), in training only.
+        segmentation_loss (`SegmentationLoss`, *optional*): what is minimised; plain cross-entropy without it.
+        optimizer_arguments (`OptimizerArguments`, *optional*): momentum, and the learning rate of biases.
+
+    Raises:
+        `ValueError`: if there is a momentum for an optimiser other than SGD.
     """
 
-    def __init__(self, *args, class_weights: torch.Tensor | None = None, auxiliary_loss_weight: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        *args,
+        segmentation_loss: SegmentationLoss | None = None,
+        optimizer_arguments: OptimizerArguments | None = None,
+        **kwargs,
+    ):
+        self.optimizer_arguments = optimizer_arguments or OptimizerArguments()
         super().__init__(*args, **kwargs, preprocess_logits_for_metrics=self._class_ids)
         # The loss below is a share of the whole accumulated batch; Trainer must not divide it by the steps once more.
         self.model_accepts_loss_kwargs = True
-        num_labels = self.model.config.num_labels
-        self.class_weights = torch.ones(num_labels) if class_weights is None else class_weights
-        self.class_weights = self.class_weights.to(self.args.device)
-        self.auxiliary_loss_weight = auxiliary_loss_weight
-        self.ignore_index = self.model.config.semantic_loss_ignore_index
+        config = self.model.config
+        if segmentation_loss is None:
+            segmentation_loss = SegmentationLoss(
+                LossArguments(), torch.ones(config.num_labels), config.semantic_loss_ignore_index
+            )
+        self.segmentation_loss = segmentation_loss.to(self.args.device)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Trainer's, with momentum, and another learning rate for its group of biases."""
+        optimizer = super().create_optimizer(model)
+        momentum, factor = self.optimizer_arguments.momentum, self.optimizer_arguments.bias_learning_rate_factor
+        if momentum and "momentum" not in optimizer.param_groups[0]:
+            raise ValueError(f"momentum={momentum} is for optim=sgd; {type(optimizer).__name__} has none.")
+        # Trainer puts what decays into the first group, and biases, which don't, into the second.
+        for group, group_factor in zip(optimizer.param_groups, (1.0, factor), strict=True):
+            group["lr"] *= group_factor
+            if momentum:
+                group["momentum"] = momentum
+        return optimizer
 
     @staticmethod
     def _class_ids(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         # A byte a pixel instead of num_labels floats: what keeps evaluation in constant memory.
         return logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
 
-    def _weight_of(self, labels: torch.Tensor) -> torch.Tensor:
-        labelled = labels[labels != self.ignore_index]
-        return torch.bincount(labelled, minlength=len(self.class_weights)).to(self.class_weights) @ self.class_weights
-
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        weight = sum(self._weight_of(batch["labels"].to(self.class_weights.device)) for batch in batch_samples)
+        weight = sum(self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples)
         # Trainer's gradients are averaged over processes, so each divides by its share of the total weight.
         return self.accelerator.gather(weight.to(device)).sum() / self.accelerator.num_processes
 
@@ -85,30 +117,31 @@ class FCNTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ):
-        labels = inputs["labels"]
-        auxiliary = self.auxiliary_loss_weight > 0 and model.training
+        labels, loss_of = inputs["labels"], self.segmentation_loss
+        arguments = loss_of.arguments
+        auxiliary = arguments.auxiliary_loss_weight > 0 and model.training
         outputs = model(pixel_values=inputs["pixel_values"], output_hidden_states=auxiliary)
-        weight = self._weight_of(labels) if num_items_in_batch is None else num_items_in_batch
-        loss = self._cross_entropy(outputs.logits, labels) / weight.clamp(min=1)
+        weight = loss_of.weight_of(labels) if num_items_in_batch is None else num_items_in_batch
+        if arguments.loss_reduction == "sum":
+            weight = torch.ones_like(weight)
+        loss = loss_of.cross_entropy(outputs.logits, labels) / weight.clamp(min=1)
+        if loss_of.dice_loss is not None and model.training:
+            loss = loss + loss_of.dice(outputs.logits, labels) / self.args.gradient_accumulation_steps
         if auxiliary:
             # An eighth of the size is enough to compare scores of stride 32 with, at a 64th of the cost.
             coarse_labels = labels[:, 4::8, 4::8]
             coarse_scores = self.accelerator.unwrap_model(model).score_fr(outputs.hidden_states[-1])
             coarse_scores = F.interpolate(coarse_scores.float(), coarse_labels.shape[-2:], mode="bilinear")
-            auxiliary_loss = 64 * self._cross_entropy(coarse_scores, coarse_labels) / weight.clamp(min=1)
-            loss = loss + self.auxiliary_loss_weight * auxiliary_loss
+            auxiliary_loss = 64 * loss_of.cross_entropy(coarse_scores, coarse_labels) / weight.clamp(min=1)
+            loss = loss + arguments.auxiliary_loss_weight * auxiliary_loss
         return (loss, {"logits": outputs.logits}) if return_outputs else loss
 
-    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(
-            logits.float(), labels, weight=self.class_weights, ignore_index=self.ignore_index, reduction="sum"
-        )
 
-
-def last_complete_checkpoint(output_dir: str | Path) -> str | None:
+def last_complete_checkpoint(output_dir: str | Path, *needed: str) -> str | None:
     """The newest `checkpoint-N` folder that was written to its end, or None.
 
-    Trainer writes trainer_state.json last: without it, or with half of it, the process was killed while it saved.
+    Trainer writes trainer_state.json last: without it, or with half of it, the process was killed while it saved. So it
+    was without one of the files `needed`, which callbacks write after that.
     """
     checkpoints = sorted(
         Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2])
@@ -118,5 +151,6 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
             json.loads((path / "trainer_state.json").read_text())
         except (OSError, json.JSONDecodeError):
             continue
-        return str(path)
+        if all((path / name).is_file() for name in needed):
+            return str(path)
     return None

@@ -17,11 +17,16 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from transformers import TrainingArguments
 
-from fcn_hf import FCNImageProcessor
+from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf.modeling_fcn import bilinear_kernel
 from training import data
+from training.augmentation import AugmentationArguments, ClassBalancedCrop, RandomScale, training_augmentation
+from training.labels import LabelIds
+from training.losses import LossArguments, SegmentationLoss
+from training.scan import scan_split
 from training.streets import ID2LABEL, streets_dataset
-from training.train import is_finished
-from training.trainer import FCNTrainer, StreamingScores, last_complete_checkpoint
+from training.train import is_finished, main
+from training.trainer import FCNTrainer, OptimizerArguments, StreamingScores, last_complete_checkpoint
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
@@ -61,7 +66,9 @@ def test_augmentation_moves_picture_and_mask_together():
     # The red channel holds the class id, so wherever the two part company it shows.
     label = torch.arange(6).repeat_interleave(10)[None, :].repeat(40, 1)
     picture = torch.stack([label * 40] * 3).to(torch.uint8)
-    augment = data.training_augmentation((32, 48), scale=(0.7, 1.4), brightness=0, contrast=0, saturation=0)
+    augment = training_augmentation(
+        AugmentationArguments([32, 48], scale=[0.7, 1.4], brightness=0, contrast=0, saturation=0)
+    )
     padded = mirrored = 0
     for seed in range(20):
         torch.manual_seed(seed)
@@ -77,11 +84,57 @@ def test_augmentation_moves_picture_and_mask_together():
     assert padded and 0 < mirrored < 20
 
 
+def test_a_scale_of_one_gives_the_shorter_edge_that_the_recipe_asks_for():
+    picture, mask = tv_tensors.Image(torch.zeros(3, 40, 60, dtype=torch.uint8)), tv_tensors.Mask(torch.zeros(40, 60))
+    image, mask = RandomScale((1.0, 1.0), shortest_edge=80)(picture, mask)
+    assert image.shape == (3, 80, 120) and mask.shape == (80, 120)
+
+
+def test_balanced_crops_contain_the_rare_class():
+    label = torch.zeros(60, 90, dtype=torch.uint8)
+    label[57, 3] = 7
+    for size, probability, least in (([20, 30], 1.0, 30), ([20, 30], 0.0, 0), ([70, 30], 1.0, 30)):
+        crop = ClassBalancedCrop(size, probability, ignore_index=255, fill={tv_tensors.Mask: 255, "others": 0})
+        torch.manual_seed(0)
+        crops = [crop(tv_tensors.Mask(label)) for _ in range(100)]
+        assert all(list(mask.shape) == size for mask in crops)
+        found = sum(bool((mask == 7).any()) for mask in crops)
+        # One of the two classes is drawn, so about every other crop is laid around the pixel.
+        assert least <= found < 90, (size, probability)
+
+
+def test_every_augmentation_leaves_ids_that_were_there_and_the_asked_for_size():
+    arguments = AugmentationArguments(
+        [40, 56], rotation=20, class_balanced_crops=0.5, hue=0.2, blur=1.0, erasing=1.0, scale=[0.4, 2.0]
+    )
+    augment, label = training_augmentation(arguments), torch.randint(0, 5, (50, 70))
+    picture = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        image, mask = augment(tv_tensors.Image(picture), tv_tensors.Mask(label))
+        assert image.shape == (3, 40, 56) and image.dtype == torch.uint8 and mask.shape == (40, 56)
+        assert set(mask.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
+
+
+def test_a_recipe_s_shorter_edge_is_that_of_its_processor_in_evaluation_and_afterwards(streets_folder, tmp_path):
+    recipe = ROOT / "training" / "recipes" / "camvid-fcn-8s-refine.yaml"
+    start = ["--model_name_or_path", ROOT / "space" / "models" / "fcn-8s"]
+    edges = ["--shortest_edge", 96, "--longest_edge", 200, "--eval_strategy", "no"]
+    finish(train(recipe, *tiny_overrides(streets_folder, tmp_path, steps=1), *start, *edges))
+    processor = FCNImageProcessor.from_pretrained(tmp_path)
+    assert processor.do_resize and dict(processor.size) == {"shortest_edge": 96, "longest_edge": 200}
+    rows = streets_dataset(1, height=48, width=64, cache_dir=tmp_path / "cache")
+    augment = training_augmentation(AugmentationArguments([32, 48], shortest_edge=96))
+    for augmentation, size in ((None, (96, 128)), (augment, (32, 48))):
+        example = data.SegmentationDataset(rows, ("image", "label"), processor, augmentation)[0]
+        assert example["pixel_values"].shape[-2:] == example["labels"].shape == size
+
+
 def test_examples_depend_on_seed_epoch_and_index_alone(streets_folder):
     from fcn_hf.evaluation import load_splits
 
     rows = load_splits(str(streets_folder))["train"]
-    augment, processor = data.training_augmentation((32, 48)), FCNImageProcessor(num_labels=11)
+    augment, processor = training_augmentation(AugmentationArguments([32, 48])), FCNImageProcessor(num_labels=11)
 
     def example(seed, epoch, index):
         dataset = data.SegmentationDataset(rows, ("image", "label"), processor, augment, seed)
@@ -105,8 +158,8 @@ def test_labels_out_of_range_are_named_by_row(streets_folder):
     from fcn_hf.evaluation import DatasetError, load_splits
 
     rows = load_splits(str(streets_folder))["train"]
-    with pytest.raises(DatasetError, match=r"Row 0: label ids \[.*\] are outside 0\.\.2"):
-        data.class_counts(rows, "label", 3, 255)
+    with pytest.raises(DatasetError, match=r"Row 0 of 'train': label ids \[.*\] and 3 more are outside 0\.\.2"):
+        scan_split(rows, "train", ("image", "label"), LabelIds(), num_labels=3)
 
 
 def test_collator_pads_pictures_with_zero_and_labels_with_the_ignored_id():
@@ -136,8 +189,9 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny, tmp_p
         learning_rate=1.0, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0, weight_decay=0, use_cpu=True,
         remove_unused_columns=False, report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
+    loss = SegmentationLoss(LossArguments(), weights)
     trainer = FCNTrainer(
-        model=model, args=arguments, train_dataset=examples, data_collator=data.Collator(), class_weights=weights
+        model=model, args=arguments, train_dataset=examples, data_collator=data.Collator(), segmentation_loss=loss
     )
     model.zero_grad()
     trainer.train()
@@ -163,6 +217,8 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path):
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert last_complete_checkpoint(tmp_path / "checkpoint-9") is None
+    (tmp_path / "checkpoint-9" / "ema.pt").touch()
+    assert last_complete_checkpoint(tmp_path, "ema.pt") == str(tmp_path / "checkpoint-9")
 
 
 def test_kill_9_and_resume_end_in_the_weights_of_an_uninterrupted_run(streets_folder, tmp_path):
@@ -199,7 +255,8 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
 
 def test_every_recipe_runs_two_steps_and_leaves_a_complete_folder(streets_folder, tmp_path):
     start = []
-    for recipe in sorted(RECIPES, key=lambda path: -yaml.safe_load(path.read_text())["prediction_stride"]):
+    recipes = [path for path in RECIPES if path.name.startswith("camvid-")]
+    for recipe in sorted(recipes, key=lambda path: -yaml.safe_load(path.read_text())["prediction_stride"]):
         output = tmp_path / recipe.stem
         text = finish(train(recipe, *tiny_overrides(streets_folder, output), *start))
         assert "mean IoU on validation" in text
@@ -212,6 +269,43 @@ def test_every_recipe_runs_two_steps_and_leaves_a_complete_folder(streets_folder
         start = ["--model_name_or_path", output]
 
 
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if path.name.startswith("voc-")], ids=lambda p: p.stem)
+def test_the_release_s_recipes_train_whole_pictures_one_by_one(tiny, streets_folder, tmp_path, recipe):
+    start = tmp_path / "start"
+    FCNForSemanticSegmentation(tiny(num_labels=11).config).save_pretrained(start)
+    FCNImageProcessor(image_mean=[0.5] * 3, image_std=[1 / 255] * 3).save_pretrained(start)
+    overrides = ["--dataset_name", streets_folder, "--output_dir", tmp_path / "out", "--model_name_or_path", start]
+    # The release's learning rates move nothing that can be seen in two steps.
+    overrides += ["--max_steps", 2, "--dataloader_num_workers", 0, "--learning_rate", 1e-6]
+    main([str(recipe), *map(str, overrides)])
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["geometry"] == "caffe" and config["upsampling"] == "bilinear"
+    at_once = "atonce" in recipe.stem
+    assert config["skip_scales"] == ([0.01, 0.0001] if at_once else [1.0, 1.0])
+    # The weights that it starts from want their own mean and scale.
+    assert list(FCNImageProcessor.from_pretrained(tmp_path / "out").image_mean) == [0.5] * 3
+    before, after = load_file(start / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert not torch.equal(before["fc6.weight"], after["fc6.weight"])
+    stride = config["prediction_stride"]
+    assert torch.equal(after[f"upscore{stride}.weight"][0, 0], bilinear_kernel(stride))
+
+
+def test_biases_learn_twice_as_fast_and_do_not_decay(tiny, tmp_path):
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), optim="sgd", learning_rate=0.5, weight_decay=0.1, use_cpu=True, report_to="none"
+    )
+    settings = OptimizerArguments(momentum=0.9, bias_learning_rate_factor=2)
+    weights, biases = (
+        FCNTrainer(model=tiny(), args=arguments, optimizer_arguments=settings).create_optimizer().param_groups
+    )
+    assert (weights["lr"], weights["weight_decay"], weights["momentum"]) == (0.5, 0.1, 0.9)
+    assert (biases["lr"], biases["weight_decay"], biases["momentum"]) == (1.0, 0.0, 0.9)
+    assert {parameter.ndim for parameter in biases["params"]} == {1}
+    arguments.optim = "adamw_torch"
+    with pytest.raises(ValueError, match="momentum=0.9 is for optim=sgd"):
+        FCNTrainer(model=tiny(), args=arguments, optimizer_arguments=settings).create_optimizer()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -222,7 +316,6 @@ def test_every_recipe_runs_two_steps_and_leaves_a_complete_folder(streets_folder
 )
 def test_a_wrong_command_gets_one_sentence(monkeypatch, arguments, message):
     from fcn_hf.evaluation import DatasetError
-    from training.train import main
 
     with pytest.raises((SystemExit, DatasetError), match=message):
         main(arguments)

@@ -1,0 +1,139 @@
+"""What training minimises, and the average of weights that it may leave behind."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import TrainingArguments
+
+from training import data
+from training.ema import EMACallback, averaged_weights
+from training.losses import LossArguments, SegmentationLoss
+from training.trainer import FCNTrainer
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 16, 24), torch.randint(0, 5, (2, 16, 24))
+    labels[:, :3] = 255
+    return logits, labels
+
+
+def make_trainer(model, folder, loss=None, callbacks=None, **settings):
+    torch.manual_seed(1)
+    examples = [{"pixel_values": torch.randn(3, 16, 24), "labels": torch.randint(0, 5, (16, 24))} for _ in range(4)]
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=2, learning_rate=0.01, use_cpu=True, report_to="none",
+        remove_unused_columns=False, disable_tqdm=True, logging_strategy="no", **settings,
+    )  # fmt: skip
+    return FCNTrainer(
+        model=model, args=arguments, train_dataset=examples, data_collator=data.Collator(), segmentation_loss=loss,
+        callbacks=callbacks,
+    )  # fmt: skip
+
+
+def test_cross_entropy_over_its_weight_is_pytorch_s_weighted_mean(batch):
+    logits, labels = batch
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5])
+    loss = SegmentationLoss(LossArguments(), weights)
+    mean = loss.cross_entropy(logits, labels) / loss.weight_of(labels)
+    torch.testing.assert_close(mean, F.cross_entropy(logits, labels, weight=weights, ignore_index=255))
+
+
+def test_hard_pixels_are_those_with_the_largest_loss(batch):
+    logits, labels = batch
+    loss = SegmentationLoss(LossArguments(hard_pixels=0.25), torch.ones(5))
+    each = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")[labels != 255].sort().values
+    quarter = each[-each.numel() // 4 :]
+    torch.testing.assert_close(loss.cross_entropy(logits, labels) / loss.weight_of(labels), quarter.mean())
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.1])
+def test_a_wrong_share_of_hard_pixels_is_refused(share):
+    with pytest.raises(ValueError, match=f"hard_pixels={share}"):
+        SegmentationLoss(LossArguments(hard_pixels=share), torch.ones(5))
+
+
+def test_dice_is_zero_for_a_perfect_answer_and_ignores_what_is_unlabelled(batch):
+    logits, labels = batch
+    loss = SegmentationLoss(LossArguments(dice_loss_weight=2.0), torch.ones(5))
+    perfect = 50 * F.one_hot(labels.clamp(max=4), 5).permute(0, 3, 1, 2).float()
+    assert loss.dice(perfect, labels) < 1e-3 < 0.5 < loss.dice(logits, labels) < 2
+    changed = logits.clone()
+    changed[:, :, :3] = torch.randn(2, 5, 3, 24)
+    torch.testing.assert_close(loss.dice(changed, labels), loss.dice(logits, labels))
+
+
+@pytest.mark.parametrize("term", ["dice_loss_weight", "auxiliary_loss_weight"])
+def test_further_terms_are_part_of_training_but_not_of_evaluation(tiny, tmp_path, batch, term):
+    inputs = {"pixel_values": torch.randn(2, 3, 16, 24), "labels": batch[1]}
+    model = tiny(hidden_dropout_prob=0.0)
+    plain, more = (
+        make_trainer(model, tmp_path, SegmentationLoss(LossArguments(**settings), torch.ones(5)))
+        for settings in ({}, {term: 0.7})
+    )
+    assert more.compute_loss(model.train(), inputs) > plain.compute_loss(model.train(), inputs) + 0.01
+    torch.testing.assert_close(more.compute_loss(model.eval(), inputs), plain.compute_loss(model.eval(), inputs))
+
+
+def test_a_summed_loss_is_the_mean_times_the_labelled_pixels(tiny, tmp_path, batch):
+    inputs = {"pixel_values": torch.randn(2, 3, 16, 24), "labels": batch[1]}
+    model = tiny(hidden_dropout_prob=0.0)
+    mean, summed = (
+        make_trainer(model, tmp_path, SegmentationLoss(LossArguments(loss_reduction=kind), torch.ones(5)))
+        for kind in ("mean", "sum")
+    )
+    labelled = (batch[1] != 255).sum()
+    torch.testing.assert_close(summed.compute_loss(model, inputs), mean.compute_loss(model, inputs) * labelled)
+
+
+def test_the_average_follows_the_weights_and_takes_their_place_in_the_end(tiny, tmp_path):
+    model = tiny(hidden_dropout_prob=0.0)
+    start = copy.deepcopy(model.state_dict())
+    make_trainer(model, tmp_path, max_steps=1, save_strategy="no").train()
+    raw = copy.deepcopy(model.state_dict())
+    again = tiny(hidden_dropout_prob=0.0)
+    # torch's AveragedModel takes over the weights as they are at its first update; the second step is averaged.
+    make_trainer(again, tmp_path, callbacks=[EMACallback(0.75)], max_steps=1, save_strategy="no").train()
+    assert any(not torch.equal(raw[name], start[name]) for name in raw)
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, raw[name], msg=name)
+    two = tiny(hidden_dropout_prob=0.0)
+    make_trainer(two, tmp_path / "raw", max_steps=2, save_strategy="no", lr_scheduler_type="constant").train()
+    averaged = tiny(hidden_dropout_prob=0.0)
+    settings = {"max_steps": 2, "save_strategy": "no", "lr_scheduler_type": "constant"}
+    make_trainer(averaged, tmp_path / "ema", callbacks=[EMACallback(0.75)], **settings).train()
+    one = tiny(hidden_dropout_prob=0.0)
+    make_trainer(one, tmp_path / "one", max_steps=1, save_strategy="no", lr_scheduler_type="constant").train()
+    for name, value in averaged.state_dict().items():
+        if value.is_floating_point():
+            expected = 0.75 * one.state_dict()[name] + 0.25 * two.state_dict()[name]
+            torch.testing.assert_close(value, expected, msg=name)
+
+
+def test_a_resumed_average_is_that_of_an_uninterrupted_run(tiny, tmp_path):
+    settings = {"max_steps": 4, "save_steps": 2}
+    whole = tiny(hidden_dropout_prob=0.0)
+    make_trainer(whole, tmp_path / "whole", callbacks=[EMACallback(0.9)], **settings).train()
+    checkpoint = str(tmp_path / "whole" / "checkpoint-2")
+    resumed = tiny(hidden_dropout_prob=0.0)
+    trainer = make_trainer(resumed, tmp_path / "resumed", callbacks=[EMACallback(0.9, checkpoint)], **settings)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    stored = averaged_weights(str(tmp_path / "whole" / "checkpoint-4"))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]) and torch.equal(value, stored[name]), name
+
+
+def test_a_checkpoint_without_an_average_is_refused(tiny, tmp_path):
+    (tmp_path / "checkpoint-1").mkdir()
+    trainer = make_trainer(tiny(), tmp_path, callbacks=[EMACallback(0.9, str(tmp_path / "checkpoint-1"))], max_steps=1)
+    with pytest.raises(ValueError, match="without ema_decay"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 7])
+def test_a_wrong_decay_is_refused(decay):
+    with pytest.raises(ValueError, match=f"ema_decay={decay}"):
+        EMACallback(decay)

@@ -1,0 +1,60 @@
+"""An exponential moving average of the weights, which is what a run with `ema_decay` leaves behind."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+EMA_FILE = "ema.pt"
+
+
+class EMACallback(TrainerCallback):
+    """Follows the weights (and the statistics of batch normalisation) by torch's `AveragedModel`.
+
+    The average goes into checkpoints and is taken up again from them, so a resumed run ends in the same weights.
+    Trainer evaluates the raw weights; the average takes their place when training ends.
+
+    Args:
+        decay (`float`): share of the average that a step keeps, such as 0.999; in (0, 1).
+        resume_from (`str`, *optional*): checkpoint folder to take the average from.
+
+    Raises:
+        `ValueError`: if `decay` is out of range, or the checkpoint holds no average.
+    """
+
+    def __init__(self, decay: float, resume_from: str | None = None):
+        if not 0 < decay < 1:
+            raise ValueError(f"ema_decay={decay} must be above 0 and below 1, such as 0.999; leave it out for none.")
+        self.decay = decay
+        self.resume_from = resume_from
+        self.average: AveragedModel | None = None
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+        if self.resume_from is not None:
+            path = Path(self.resume_from) / EMA_FILE
+            if not path.is_file():
+                raise ValueError(f"{path} is missing: {self.resume_from} was saved by a run without ema_decay.")
+            self.average.load_state_dict(torch.load(path, map_location=args.device, weights_only=True))
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.average.update_parameters(model)
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if folder.is_dir() and state.is_world_process_zero:
+            aside = folder / f".{EMA_FILE}"
+            torch.save(self.average.state_dict(), aside)
+            os.replace(aside, folder / EMA_FILE)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        model.load_state_dict(self.average.module.state_dict())
+
+
+def averaged_weights(checkpoint: str) -> dict[str, torch.Tensor]:
+    """The averaged state dict that a checkpoint folder of a run with `ema_decay` holds."""
+    average = torch.load(Path(checkpoint) / EMA_FILE, map_location="cpu", weights_only=True)
+    return {name.removeprefix("module."): value for name, value in average.items() if name.startswith("module.")}

@@ -1,0 +1,282 @@
+"""Masks as datasets hold them -> maps of class ids; and the names of the classes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from PIL import Image
+
+from fcn_hf.evaluation import DatasetError
+
+# The key of a palette or a label map that stands for every colour or id that it doesn't name.
+OTHER = "other"
+# More than this many classes are never guessed from the ids of masks: they need names.
+LARGEST_GUESS = 256
+
+
+class LabelIds:
+    """
+    Turns a mask as the dataset holds it into class ids: colours through `palette`, then ids through `label_map`, then
+    `reduce_labels`. Without any of them the ids are those of the mask.
+
+    Args:
+        palette: colours of the classes. A list of `[red, green, blue]` (0..255), each at the index that is its id; or a
+            mapping of colours, written "128, 64, 128" or "#804080", to ids. With it, every mask is read by its colours.
+        label_map: mapping of a mask's ids to class ids, for ids that are sparse or shifted. Ids that it doesn't name
+            are an error, except `ignore_index`, which stays.
+        reduce_labels: make 0 `ignore_index` and subtract 1 from every other id but `ignore_index`.
+        ignore_index: id of the pixels that don't count, which palette and map can give.
+
+    In both mappings the key "other" is for whatever they don't name, as in `{7: 0, 8: 1, other: 255}`.
+
+    Raises:
+        `DatasetError`: if the palette or the map isn't of these forms.
+    """
+
+    def __init__(
+        self,
+        palette: Sequence[Sequence[int]] | Mapping[str, int] | None = None,
+        label_map: Mapping[int | str, int] | None = None,
+        reduce_labels: bool = False,
+        ignore_index: int = 255,
+    ):
+        self.palette = None if palette is None else _Table(_read_palette(palette))
+        self.label_map = None if label_map is None else _Table({ignore_index: ignore_index, **_read_map(label_map)})
+        self.reduce_labels = reduce_labels
+        self.ignore_index = ignore_index
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether ids come out as the masks hold them."""
+        return self.palette is None and self.label_map is None and not self.reduce_labels
+
+    @property
+    def num_labels(self) -> int | None:
+        """Number of classes, as palette or map tell it; None where neither is given."""
+        table = self.label_map or self.palette
+        if table is None:
+            return None
+        ids = [i for i in table.all_values if i != self.ignore_index]
+        return max(ids, default=-1) + (0 if self.reduce_labels else 1)
+
+    def __call__(self, mask: Any, where: str) -> np.ndarray:
+        """
+        The class ids of one mask.
+
+        Args:
+            mask: PIL picture, or array of shape (H, W), (H, W, 1), or with colours (H, W, 3) or (H, W, 4).
+            where: what an error begins with, such as "Row 3 of 'train'".
+
+        Returns:
+            `np.ndarray` of shape (H, W): uint8 where the ids fit, else int32.
+
+        Raises:
+            `DatasetError`: beginning with `where`, if the mask has colours and there is no palette, a colour or an id
+                is in neither palette nor map, or it holds no whole numbers.
+        """
+        ids = _read_ids(mask, where) if self.palette is None else self._read_colours(mask, where)
+        if self.label_map is not None:
+            ids = self.label_map.look_up(ids, where, "id", "label_map", str)
+        if self.reduce_labels:
+            ids = np.where((ids == 0) | (ids == self.ignore_index), self.ignore_index, ids.astype(np.int32) - 1)
+        return _smallest(ids)
+
+    def _read_colours(self, mask: Any, where: str) -> np.ndarray:
+        if isinstance(mask, Image.Image):
+            if mask.mode[0] in "IF":
+                raise DatasetError(
+                    f"{where}: the mask has mode {mask.mode!r}, which holds numbers and no colours; leave palette out."
+                )
+            colours = np.asarray(mask.convert("RGB"))
+        else:
+            colours = np.asarray(mask)
+            if colours.ndim != 3 or colours.shape[-1] not in (3, 4) or colours.dtype != np.uint8:
+                raise DatasetError(
+                    f"{where}: the mask has shape {colours.shape} and dtype {colours.dtype}, but with a palette it "
+                    "must be a picture, or uint8 of shape (height, width, 3)."
+                )
+        return self.palette.look_up(_pack(colours), where, "colour", "palette", _describe_colour)
+
+
+class _Table:
+    """Whole numbers -> class ids for a mask at a time, by binary search in the sorted numbers."""
+
+    def __init__(self, entries: Mapping[int | str, int]):
+        numbers = sorted(number for number in entries if number != OTHER)
+        self.other = entries.get(OTHER)
+        self.all_values = list(entries.values())
+        # One entry more, which nothing equals, catches numbers beyond the last.
+        self.numbers = np.array([*numbers, np.iinfo(np.int64).max])
+        self.values = np.array([*(entries[number] for number in numbers), 0], dtype=np.int32)
+        self.bytes = self._find(np.arange(256))
+
+    def _find(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.searchsorted(self.numbers, numbers)
+        return self.values[positions], self.numbers[positions] == numbers
+
+    def look_up(self, numbers: np.ndarray, where: str, kind: str, argument: str, describe: Any) -> np.ndarray:
+        """Ids of the same shape, int32; `kind`, `argument` and `describe` are for the error of an unknown number."""
+        if numbers.dtype == np.uint8:
+            values, known = (table[numbers] for table in self.bytes)
+        else:
+            values, known = self._find(numbers)
+        if known.all():
+            return values
+        if self.other is not None:
+            return np.where(known, values, np.int32(self.other))
+        y, x = np.argwhere(~known)[0]
+        unknown = np.unique(numbers[~known])
+        also = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+        raise DatasetError(
+            f"{where}: the {kind} {describe(numbers[y, x])} at x={x}, y={y} of the mask{also} is not in {argument}; "
+            f'add it there, or, with {argument} as a mapping, "{OTHER}: 255" to ignore all that it doesn\'t name.'
+        )
+
+
+def _read_ids(mask: Any, where: str) -> np.ndarray:
+    ids = np.asarray(mask)
+    if ids.ndim == 3 and ids.shape[-1] == 1:
+        ids = ids[..., 0]
+    if ids.ndim == 3 and ids.shape[-1] in (3, 4) and ids.dtype == np.uint8:
+        seen = np.unique(_pack(ids))
+        some = ", ".join(_describe_colour(colour) for colour in seen[:6]) + (", ..." if len(seen) > 6 else "")
+        raise DatasetError(
+            f"{where}: the mask holds colours ({some}) and no class ids; give the recipe a palette: a list of "
+            "[red, green, blue] in the order of the ids, or a mapping of such colours to ids."
+        )
+    if ids.ndim != 2 or ids.dtype.kind not in "uib":
+        raise DatasetError(
+            f"{where}: the mask has shape {ids.shape} and dtype {ids.dtype}, but a mask holds one whole number per "
+            "pixel, shape (height, width); is it the right column (label_column_name)?"
+        )
+    return ids
+
+
+def _pack(colours: np.ndarray) -> np.ndarray:
+    """(H, W, 3 or 4) uint8 -> (H, W) int32 of 0xRRGGBB; a fourth channel is left out."""
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return (red << 16) | (green << 8) | blue
+
+
+def _smallest(ids: np.ndarray) -> np.ndarray:
+    if ids.dtype == np.uint8 or ids.size == 0:
+        return ids
+    return ids.astype(np.uint8 if 0 <= ids.min() and ids.max() <= 255 else np.int32)
+
+
+def _describe_colour(packed: int) -> str:
+    return f"#{int(packed):06x}"
+
+
+def _read_colour(colour: Any) -> int:
+    """A packed colour from `[128, 64, 128]`, "128, 64, 128" or "#804080"."""
+    try:
+        if isinstance(colour, str) and colour.startswith("#") and len(colour) == 7:
+            return int(colour[1:], 16)
+        red, green, blue = (int(v) for v in (colour.strip("()[]").split(",") if isinstance(colour, str) else colour))
+        if all(0 <= value <= 255 for value in (red, green, blue)):
+            return (red << 16) | (green << 8) | blue
+    except (TypeError, ValueError, AttributeError):
+        pass
+    raise DatasetError(
+        f"palette: {colour!r} is no colour; write [128, 64, 128] in a list of colours, or as a key of a mapping "
+        '"128, 64, 128" or "#804080".'
+    )
+
+
+def _read_palette(palette: Any) -> dict[int | str, int]:
+    if isinstance(palette, Mapping):
+        items = [(name if name == OTHER else _read_colour(name), _read_id(value)) for name, value in palette.items()]
+    elif isinstance(palette, Sequence) and not isinstance(palette, str):
+        items = [(_read_colour(colour), index) for index, colour in enumerate(palette)]
+    else:
+        raise DatasetError(f"palette is {palette!r}, but must be a list of colours or a mapping of colours to ids.")
+    entries = dict(items)
+    if len(entries) < len(items):
+        twice = next(colour for colour, _ in items if sum(other == colour for other, _ in items) > 1)
+        raise DatasetError(f"palette has the colour {_describe_colour(twice)} twice; each belongs to one id.")
+    return entries
+
+
+def _read_map(label_map: Any) -> dict[int | str, int]:
+    if not isinstance(label_map, Mapping):
+        raise DatasetError(f"label_map is {label_map!r}, but must be a mapping of ids to ids, such as {{7: 0, 11: 1}}.")
+    return {name if name == OTHER else _read_id(name): _read_id(value) for name, value in label_map.items()}
+
+
+def _read_id(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise DatasetError(
+            f"{value!r} is no class id in palette, label_map or id2label; ids are whole numbers."
+        ) from None
+
+
+def find_id2label(
+    name: str, names: Any, feature: Any, label_ids: LabelIds
+) -> tuple[dict[int, str], str] | tuple[None, None]:
+    """
+    Class names from the recipe, else from `id2label.json` in the dataset's folder or Hub repo, else from its features.
+
+    Args:
+        name: Hub id or folder of the dataset.
+        names: the recipe's `id2label`, a list or a mapping; None where it has none.
+        feature: of the label column; the names of a `ClassLabel` in it are used where `label_ids` keeps ids.
+        label_ids: what masks go through; names are those of the ids that come out.
+
+    Returns:
+        The name of each id 0..n-1, and a word on where they are from; or None twice, where there are none.
+
+    Raises:
+        `DatasetError`: if the names aren't for the ids 0..n-1.
+    """
+    if names is not None:
+        return _read_names(names, "the recipe", label_ids.ignore_index), "the recipe"
+    path: str | Path = Path(name) / "id2label.json"
+    if not Path(name).is_dir():
+        try:
+            path = hf_hub_download(name, "id2label.json", repo_type="dataset")
+        except (HfHubHTTPError, HFValidationError, OSError):
+            pass
+    if Path(path).is_file():
+        try:
+            names = json.loads(Path(path).read_text())
+        except ValueError as error:
+            raise DatasetError(f"id2label.json of {name!r} is no JSON: {error}") from error
+        return _read_names(names, "id2label.json", label_ids.ignore_index), "id2label.json"
+    names = _class_label_names(feature) if label_ids.keeps_ids else None
+    if names:
+        return _read_names(names, "the features", label_ids.ignore_index), "the features"
+    return None, None
+
+
+def _read_names(names: Any, source: str, ignore_index: int) -> dict[int, str]:
+    if isinstance(names, Sequence) and not isinstance(names, str):
+        names = dict(enumerate(names))
+    if not isinstance(names, Mapping):
+        raise DatasetError(
+            f"id2label of {source} is {names!r}, but must be a list of names or a mapping of ids to them."
+        )
+    id2label = {_read_id(index): str(label) for index, label in names.items()}
+    if ignore_index >= len(id2label) - 1:
+        # Many a file names the ignored id, too.
+        id2label.pop(ignore_index, None)
+    if not id2label or sorted(id2label) != list(range(len(id2label))):
+        raise DatasetError(
+            f"id2label of {source} has the ids {sorted(id2label)}, but classes are counted 0, 1, 2, ... without gaps; "
+            "give the recipe an id2label of that kind, and a label_map or reduce_labels that makes the masks fit."
+        )
+    return {index: id2label[index] for index in range(len(id2label))}
+
+
+def _class_label_names(feature: Any) -> list[str] | None:
+    """Names of the `ClassLabel` that a feature is a sequence of, at any depth."""
+    while feature is not None and not isinstance(feature, datasets.ClassLabel):
+        feature = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    return None if feature is None else feature.names

@@ -1,0 +1,90 @@
+"""What a recipe's training minimises: cross-entropy over labelled pixels, and what may be added to it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass
+class LossArguments:
+    """Which pixels count how much; weights of 0 leave a term out."""
+
+    loss_reduction: str = field(
+        default="mean",
+        metadata={
+            "help": "mean: over the labelled pixels of the optimiser's whole batch. sum: over all pixels of a picture, "
+            "as in the authors' release, whose learning rates (1e-10 ... 1e-14) belong to it.",
+            "choices": ["mean", "sum"],
+        },
+    )
+    class_weight_power: float = field(
+        default=0.0, metadata={"help": "Median-frequency class weights to this power: 0 none, 0.5 their root, 1 full."}
+    )
+    class_weight_maximum: float = 3.0
+    hard_pixels: float = field(
+        default=1.0, metadata={"help": "Share of the labelled pixels that count, those with the largest loss; 1: all."}
+    )
+    dice_loss_weight: float = field(
+        default=0.0, metadata={"help": "Factor on the Dice loss, of segmentation-models-pytorch, of each forward pass."}
+    )
+    auxiliary_loss_weight: float = field(default=0.0, metadata={"help": "Factor on the loss of the stride-32 scores."})
+
+
+class SegmentationLoss(nn.Module):
+    """
+    The sum of weighted cross-entropies over labelled pixels, and terms beside it.
+
+    Cross-entropy is handed out as a sum, so that whoever knows the whole batch divides by its weight. Dice is a ratio
+    of sums over a forward pass: over accumulated passes it is averaged.
+
+    Args:
+        arguments: see `LossArguments`.
+        class_weights (`torch.Tensor` of shape `(num_labels,)`): float32.
+        ignore_index: label that doesn't count.
+
+    Raises:
+        `ValueError`: if `hard_pixels` isn't in (0, 1].
+        `ImportError`: if Dice is asked for and segmentation-models-pytorch isn't installed.
+    """
+
+    def __init__(self, arguments: LossArguments, class_weights: torch.Tensor, ignore_index: int = 255):
+        super().__init__()
+        if not 0 < arguments.hard_pixels <= 1:
+            raise ValueError(f"hard_pixels={arguments.hard_pixels} must be a share above 0 and up to 1.")
+        self.arguments = arguments
+        self.ignore_index = ignore_index
+        self.register_buffer("class_weights", class_weights)
+        self.dice_loss = None
+        if arguments.dice_loss_weight:
+            from segmentation_models_pytorch.losses import DiceLoss
+
+            self.dice_loss = DiceLoss(mode="multiclass", ignore_index=ignore_index)
+
+    def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
+        """What the cross-entropies of `labels`, int64 of any shape, are divided by for a mean: a scalar."""
+        labelled = labels[labels != self.ignore_index]
+        counts = torch.bincount(labelled, minlength=len(self.class_weights)).to(self.class_weights)
+        return counts @ self.class_weights * self.arguments.hard_pixels
+
+    def cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum over the labelled pixels (or the hardest of them) of `(B, C, H, W)` and `(B, H, W)`: a scalar."""
+        share = self.arguments.hard_pixels
+        losses = F.cross_entropy(
+            logits.float(),
+            labels,
+            weight=self.class_weights,
+            ignore_index=self.ignore_index,
+            reduction="sum" if share == 1 else "none",
+        )
+        if share == 1:
+            return losses
+        labelled = losses[labels != self.ignore_index]
+        return labelled.topk(round(share * labelled.numel())).values.sum()
+
+    def dice(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One minus the mean Dice coefficient of the classes in `labels`, in 0..1, times its factor."""
+        # A quarter of the pixels is plenty for sums over whole regions, and takes a quarter of the time.
+        logits, labels = logits[:, :, ::2, ::2].float(), labels[:, ::2, ::2]
+        return self.arguments.dice_loss_weight * self.dice_loss(logits, labels)
