@@ -2,6 +2,7 @@
 
 import json as json_format
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +15,14 @@ from rich.progress import track
 from rich.table import Table
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from .evaluation import DatasetError, evaluate_split, find_columns, find_split, load_splits, predict
 from .files import write_aside
+from .label_sets import voc_palette
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console()
 
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or Hub id.")]
+MORE_SCORES, LOOKS = "More scores", "How pictures are looked at (once and whole)"
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; the accelerator, if there is one.")]
 
 
@@ -44,17 +46,6 @@ def load(name: str, device: str | None) -> tuple[Any, Any]:
         raise fail(f"The model can't go to the device {device!r}: {str(error).splitlines()[0]}") from error
 
 
-def voc_palette() -> list[int]:
-    """256 RGB colours, flat, that tell neighbouring ids apart: the colour map of the PASCAL VOC development kit."""
-    ids = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        # Each id's bits, three at a time, fill the three channels from the highest bit down.
-        for channel in range(3):
-            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colours.flatten().tolist()
-
-
 def nan_to_null(scores: dict[str, Any]) -> dict[str, Any]:
     """Scores for a JSON file, which knows no NaN: a class that never occurs has `null` for its IoU."""
     return {
@@ -71,6 +62,8 @@ def segment(
     device: DeviceOption = None,
 ) -> None:
     """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
+    from .evaluation import predict
+
     targets: dict[Path, Path] = {}
     for path in images:
         target = out / f"{path.stem}.png"
@@ -82,6 +75,9 @@ def segment(
     net, processor = load(model, device)
     if net.config.num_labels > 256:
         raise fail(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
+    # A model's own colours, if it brings some, come first; ids beyond them have those of VOC.
+    own_colours = getattr(net.config, "palette", None) or []
+    colours = np.array([*own_colours, *voc_palette(256)[len(own_colours) :]], dtype=np.uint8)
 
     failed = False
     for target, path in track(targets.items(), "Segmenting", console=Console(stderr=True), transient=True):
@@ -98,7 +94,7 @@ def segment(
             failed = True
             continue
         label_map = Image.fromarray(mask.astype(np.uint8), mode="L")
-        label_map.putpalette(voc_palette())
+        label_map.putpalette(colours.tobytes())
         write_aside(target, label_map.save)
         ids, pixels = np.unique(mask, return_counts=True)
         order = np.argsort(-pixels)
@@ -106,6 +102,28 @@ def segment(
         console.print(f"{target}: {shares}", soft_wrap=True, highlight=False)
     if failed:
         raise typer.Exit(code=1)
+
+
+class MetricName(StrEnum):
+    """What `--metric` takes."""
+
+    mean_iou = "mean_iou"
+
+
+def read_window(text: str) -> tuple[int, int]:
+    """(height, width) from HEIGHTxWIDTH."""
+    height, separator, width = text.lower().partition("x")
+    if not (separator and height.isdecimal() and width.isdecimal()):
+        raise fail(f"--window is {text!r}; expected HEIGHTxWIDTH in pixels, such as 321x481.")
+    return int(height), int(width)
+
+
+def read_scales(text: str) -> tuple[float, ...]:
+    """Factors from numbers with commas between them."""
+    try:
+        return tuple(float(scale) for scale in text.split(","))
+    except ValueError as error:
+        raise fail(f"--scales is {text!r}; expected factors with commas between, such as 0.75,1,1.25.") from error
 
 
 @app.command()
@@ -117,26 +135,130 @@ def evaluate(
     image_column_name: Annotated[str | None, typer.Option(help="Column of the pictures, if not recognised.")] = None,
     label_column_name: Annotated[str | None, typer.Option(help="Column of the label maps, if not recognised.")] = None,
     device: DeviceOption = None,
+    boundary: Annotated[
+        bool, typer.Option("--boundary", help="Boundary F1 as well; takes its time.", rich_help_panel=MORE_SCORES)
+    ] = False,
+    metric: Annotated[
+        MetricName | None,
+        typer.Option(
+            help="evaluate's own module, from the Hub, instead of ours; it keeps all maps.", rich_help_panel=MORE_SCORES
+        ),
+    ] = None,
+    per_image: Annotated[
+        Path | None,
+        typer.Option(help="CSV file for each picture's scores, worst first.", rich_help_panel=MORE_SCORES),
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="PNG file for the confusion matrix.", rich_help_panel=MORE_SCORES)
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Slide a window of this size over the picture.", rich_help_panel=LOOKS),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(help="Share by which neighbouring windows overlap.", rich_help_panel=LOOKS)
+    ] = 0.5,
+    scales: Annotated[
+        str, typer.Option(metavar="S,S,...", help="Average over sizes, such as 0.75,1,1.25.", rich_help_panel=LOOKS)
+    ] = "1",
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Average with the mirrored picture.", rich_help_panel=LOOKS)
+    ] = False,
 ) -> None:
     """Score a model on a split: mean IoU and its sisters, whole pictures at their own size."""
+    # Commands import what they alone need: the `datasets` library takes a second and 90 MB.
+    from .evaluation import (
+        DatasetError,
+        HubMeanIoU,
+        InferenceMode,
+        Metric,
+        MetricError,
+        PictureScores,
+        evaluate_split,
+        find_columns,
+        find_split,
+        label_arguments,
+        load_splits,
+    )
+    from .metrics import BoundaryF1, ConfusionMatrix
+
     try:
+        mode = InferenceMode(None if window is None else read_window(window), overlap, read_scales(scales), mirror)
+    except ValueError as error:
+        raise fail(str(error)) from error
+    try:
+        if confusion is not None:
+            from .confusion_picture import draw_confusion
         rows = find_split(load_splits(dataset), split)
         columns = find_columns(rows.features, image_column_name, label_column_name)
         net, processor = load(model, device)
+        arguments = label_arguments(net.config)
+        matrix, pictures = ConfusionMatrix(*arguments), PictureScores(*arguments)
+        metrics: list[Metric] = [matrix]
+        if metric is not None:
+            # Its scores take the place of the matrix's.
+            metrics.append(HubMeanIoU(*arguments))
+        if boundary:
+            metrics.append(BoundaryF1(*arguments))
+        if per_image is not None:
+            metrics.append(pictures)
         progress = track(rows.select_columns(list(columns)), "Scoring", console=Console(stderr=True), transient=True)
-        scores = evaluate_split(net, processor, progress, columns)
-    except DatasetError as error:
+        scores = evaluate_split(net, processor, progress, columns, mode, metrics)
+    except (DatasetError, MetricError, ImportError) as error:
         raise fail(str(error)) from error
-    table = Table(title=f"{model} on {dataset}, {split}", title_justify="left")
+    title = f"{model} on {dataset}, {split}"
+    table = Table(title=title, title_justify="left")
     table.add_column("score")
     table.add_column("%", justify="right")
-    for name in ("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"):
-        table.add_row(name.replace("_", " "), f"{100 * scores[name]:.2f}", style="bold")
+    for name in ("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou", "boundary_f1"):
+        if name in scores:
+            table.add_row(name.replace("_", " "), f"{100 * scores[name]:.2f}", style="bold")
     for name, value in scores["per_class_iou"].items():
         table.add_row(f"IoU of {name}", f"{100 * value:.2f}")
+    for name, value in scores.get("per_class_boundary_f1", {}).items():
+        table.add_row(f"boundary F1 of {name}", f"{100 * value:.2f}")
     console.print(table)
     if json is not None:
         write_aside(json, lambda path: path.write_text(json_format.dumps(nan_to_null(scores), indent=2) + "\n"))
+    if per_image is not None:
+        write_aside(per_image, pictures.write_csv)
+    if confusion is not None:
+        write_aside(confusion, lambda path: draw_confusion(matrix, path, title))
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(help=".caffemodel, .pth or .safetensors file; or a classifier: torchvision's name or Hub id."),
+    ],
+    dest: Annotated[Path, typer.Argument(help="Model folder to be made; it must not exist yet, or be empty.")],
+    inputs: Annotated[
+        str | None, typer.Option(help="Caffe: what the input channels are, of color, hha and depth, with commas.")
+    ] = None,
+    at_once: Annotated[
+        bool | None, typer.Option("--at-once/--stepwise", help="torchfcn: FCN8sAtOnce or FCN8s; else by its name.")
+    ] = None,
+    num_labels: Annotated[int | None, typer.Option(min=1, help="Classifier: classes of a new scorer.")] = None,
+    prediction_stride: Annotated[int | None, typer.Option(help="Classifier: 32, 16 or 8; 32 if left out.")] = None,
+) -> None:
+    """Make a model folder of published weights: Caffe, torchfcn, torchvision, or a classifier to start from."""
+    from .convert import CaffeFileError, ConversionError, write_model_folder
+    from .convert import convert as read_source
+    from .convert.model_folder import check_destination
+
+    try:
+        kinds = None if inputs is None else [kind.strip() for kind in inputs.split(",")]
+        # Before anything is downloaded or read.
+        check_destination(dest)
+        conversion = read_source(source, kinds, at_once, num_labels, prediction_stride)
+        write_model_folder(conversion, dest)
+    except (CaffeFileError, ConversionError, OSError) as error:
+        raise fail(str(error)) from error
+    for note in conversion.notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+    ready = f"{dest} is ready: from_pretrained({str(dest)!r}), or hf upload."
+    console.print(ready, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

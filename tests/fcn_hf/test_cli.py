@@ -1,6 +1,7 @@
 """`fcn-hf` as people type it."""
 
 import json
+import sys
 
 import datasets
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from fcn_hf import FCNImageProcessor
+from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.cli import app
 
 
@@ -47,6 +48,14 @@ def test_segment_writes_class_ids_with_a_palette(model_folder, tmp_path):
     assert mask.size == (41, 29) and mask.mode == "P" and np.asarray(mask).max() < 5
     # The VOC development kit's first colours.
     assert mask.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+
+
+def test_segment_shows_a_model_s_own_colours(tiny, tmp_path):
+    tiny(palette=[[10, 20, 30]] * 5).save_pretrained(tmp_path / "model")
+    FCNImageProcessor(num_labels=5).save_pretrained(tmp_path / "model")
+    Image.new("RGB", (20, 20)).save(tmp_path / "street.png")
+    run("segment", tmp_path / "street.png", "--model", tmp_path / "model", "--out", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "street.png").getpalette()[:15] == [10, 20, 30] * 5
 
 
 def test_segment_goes_on_after_a_bad_picture_and_says_so(model_folder, tmp_path):
@@ -118,3 +127,88 @@ def test_evaluate_names_the_row_with_an_unknown_label(tiny, dataset_folder, tmp_
     FCNImageProcessor(num_labels=4).save_pretrained(tmp_path / "four")
     result = run("evaluate", "--model", tmp_path / "four", "--dataset", dataset_folder)
     assert result.exit_code == 1 and "Row 0: label 4 is outside 0..3" in result.stderr
+
+
+def test_evaluate_gives_every_further_score_and_file_when_asked(model_folder, dataset_folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    plain, more = tmp_path / "plain.json", tmp_path / "more.json"
+    arguments = ("evaluate", "--model", model_folder, "--dataset", dataset_folder, "--json")
+    assert run(*arguments, plain).exit_code == 0
+    files = {"--per-image": tmp_path / "out" / "pictures.csv", "--confusion": tmp_path / "out" / "confusion.png"}
+    result = run(*arguments, more, "--boundary", *(part for option in files.items() for part in option))
+    assert result.exit_code == 0, result.output
+    expected, scores = json.loads(plain.read_text()), json.loads(more.read_text())
+    assert {name: scores[name] for name in expected} == expected
+    assert list(scores)[len(expected) :] == ["boundary_f1", "per_class_boundary_f1"]
+    assert "boundary f1" in result.stdout and "boundary F1 of LABEL_4" in result.stdout
+    header, *lines = files["--per-image"].read_text().splitlines()
+    assert header == "row,mean_iou,pixel_accuracy" and sorted(line[0] for line in lines) == ["0", "1", "2"]
+    values = [float(line.split(",")[1]) for line in lines]
+    assert values == sorted(values)
+    with Image.open(files["--confusion"]) as picture:
+        assert picture.format == "PNG" and min(picture.size) > 300
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["confusion.png", "pictures.csv"]
+
+
+def test_evaluate_looks_at_pictures_as_it_is_told(model_folder, dataset_folder, tmp_path):
+    from fcn_hf.evaluation import InferenceMode, evaluate_split, load_splits
+
+    options = ("--window", "30x36", "--overlap", "0.25", "--scales", "0.75,1", "--mirror")
+    run("evaluate", "--model", model_folder, "--dataset", dataset_folder, "--json", tmp_path / "s.json", *options)
+    model = FCNForSemanticSegmentation.from_pretrained(model_folder).eval()
+    mode = InferenceMode((30, 36), 0.25, (0.75, 1.0), True)
+    rows = load_splits(str(dataset_folder))["validation"]
+    scores = evaluate_split(model, FCNImageProcessor(num_labels=5), rows, ("image", "label"), mode)
+    assert json.loads((tmp_path / "s.json").read_text()) == scores
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "300"], "--window is '300'; expected HEIGHTxWIDTH"),
+        (["--window", "0x5"], "window is (0, 5)"),
+        (["--scales", "1;2"], "--scales is '1;2'; expected factors"),
+        (["--overlap", "1"], "overlap is 1.0"),
+        (["--metric", "mean_iou"], "mean_iou can't be fetched from the Hub"),
+    ],
+)
+def test_evaluate_refuses_impossible_options_in_one_line(model_folder, dataset_folder, arguments, message):
+    if "--metric" in arguments:
+        pytest.importorskip("evaluate")
+    result = run("evaluate", "--model", model_folder, "--dataset", dataset_folder, *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr.strip().splitlines()[-1] and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments"),
+    [
+        ("evaluate", ["--metric", "mean_iou"]),
+        ("scipy.spatial", ["--boundary"]),
+        ("matplotlib.figure", ["--confusion", "c.png"]),
+    ],
+)
+def test_evaluate_says_which_extra_is_missing(model_folder, dataset_folder, monkeypatch, library, arguments):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "fcn_hf.confusion_picture", raising=False)
+    result = run("evaluate", "--model", model_folder, "--dataset", dataset_folder, *arguments)
+    assert result.exit_code == 1 and "pip install 'fcn-hf[evaluate]'" in result.stderr.strip().splitlines()[-1]
+
+
+def test_evaluate_takes_the_hub_s_metric_in_place_of_its_own(model_folder, dataset_folder, tmp_path, monkeypatch):
+    library = pytest.importorskip("evaluate")
+
+    class Module:
+        def add_batch(self, *, predictions, references):
+            pass
+
+        def compute(self, **arguments):
+            names = ("mean_iou", "mean_accuracy", "overall_accuracy")
+            return {**dict.fromkeys(names, 0.25), "per_category_iou": np.full(arguments["num_labels"], 0.25)}
+
+    monkeypatch.setattr(library, "load", {"mean_iou": Module()}.__getitem__)
+    arguments = ("--model", model_folder, "--dataset", dataset_folder, "--metric", "mean_iou")
+    result = run("evaluate", *arguments, "--json", tmp_path / "scores.json")
+    assert result.exit_code == 0 and "25.00" in result.stdout
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["mean_iou"] == 0.25 and scores["frequency_weighted_iou"] is None

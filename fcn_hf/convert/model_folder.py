@@ -1,0 +1,262 @@
+"""Converted weights -> a complete model folder, written aside and moved into place."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import StrictDataclassError
+from transformers.dynamic_module_utils import custom_object_save
+
+from ..configuration_fcn import FCNConfig
+from ..image_processing_fcn import FCNImageProcessor
+from ..modeling_fcn import FCNForSemanticSegmentation
+from .safetensors_file import StreamedTensor, write_safetensors
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ description }}
+
+It gives one of {{ classes|length }} classes to every pixel of a picture of any size: {{ classes|join(", ") }}.
+{%- for task, labels in other_tasks.items() %}
+`logits_by_task["{{ task }}"]` gives one of {{ labels|length }} others: {{ labels|join(", ") }}.
+{%- endfor %}
+
+## How to use it
+
+```python
+{% if num_channels == 3 -%}
+from transformers import pipeline
+
+segment = pipeline("image-segmentation", model="{{ model_id }}", trust_remote_code=True)
+segments = segment("picture.jpg")  # a list of {"label": ..., "mask": PIL picture}
+{%- else -%}
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+model = AutoModelForSemanticSegmentation.from_pretrained("{{ model_id }}", trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained("{{ model_id }}", trust_remote_code=True)
+inputs = processor(array, return_tensors="pt")  # an array of shape ({{ num_channels }}, height, width)
+mask = processor.post_process_semantic_segmentation(model(**inputs), [array.shape[1:]])[0]
+{%- endif %}
+```
+
+With `pip install fcn-hf` and `import fcn_hf` it loads without `trust_remote_code`.
+
+## Where it comes from
+
+The weights were read from `{{ source }}` by `fcn-hf convert`; they were not trained or scored anew.
+{% for note in notes %}
+- {{ note }}
+{%- endfor %}
+
+Licence of the weights: {{ license_note }}
+"""
+
+
+class ConversionError(ValueError):
+    """Weights that can't become an FCN; the message names the layer and what was expected of it."""
+
+
+@dataclass
+class Conversion:
+    """All that a model folder is made of.
+
+    Args:
+        config: of the net.
+        processor: what turns ordinary pictures into the input that these weights want.
+        tensors: every parameter and buffer of the net by name, but those in `fresh`.
+        title: of the card, such as "FCN-8s, PASCAL VOC".
+        description: a sentence or two about the net, for the card.
+        source: file or model the weights came from.
+        notes: what was recognised, assumed or left out; sentences.
+        license_note: who allows what with the weights.
+        license: SPDX name for the card's front matter, where there is one.
+        fresh: names of tensors that the source doesn't have and that start as in a new net.
+    """
+
+    config: FCNConfig
+    processor: FCNImageProcessor
+    tensors: Mapping[str, np.ndarray | StreamedTensor]
+    title: str
+    description: str
+    source: str
+    notes: list[str] = field(default_factory=list)
+    license_note: str = "not known; ask those who published them."
+    license: str | None = None
+    fresh: tuple[str, ...] = ()
+
+    def expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of the net, without building it."""
+        with torch.device("meta"):
+            model = FCNForSemanticSegmentation(self.config)
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    def build(self) -> FCNForSemanticSegmentation:
+        """The net in memory, in evaluation mode.
+
+        Raises:
+            `ConversionError`: if the tensors aren't those of the net.
+        """
+        self.check()
+        model = FCNForSemanticSegmentation(self.config)
+        tensors = {
+            name: torch.from_numpy(tensor if isinstance(tensor, np.ndarray) else tensor.read())
+            for name, tensor in self.tensors.items()
+        }
+        model.load_state_dict(tensors, strict=False)
+        return model.eval()
+
+    def check(self) -> None:
+        """Compare the tensors with what the net wants.
+
+        Raises:
+            `ConversionError`: naming the first missing or surplus tensor, or one of another shape.
+        """
+        expected = self.expected_shapes()
+        for name, shape in expected.items():
+            if name in self.fresh:
+                continue
+            if name not in self.tensors:
+                raise ConversionError(f"{self.source}: {name} is missing; expected numbers of shape {shape}.")
+            if tuple(self.tensors[name].shape) != shape:
+                raise ConversionError(
+                    f"{self.source}: {name} has shape {tuple(self.tensors[name].shape)}; expected {shape}."
+                )
+        surplus = [name for name in self.tensors if name not in expected]
+        if surplus:
+            raise ConversionError(f"{self.source}: {surplus[0]} is not part of {self.title}; is it another net?")
+
+
+def check_destination(folder: str | Path) -> Path:
+    """A path that a model folder can be moved to: nothing is there, or an empty folder.
+
+    Raises:
+        `ConversionError`: if something is there.
+    """
+    folder = Path(os.path.abspath(folder))
+    if folder.is_file() or folder.is_symlink() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConversionError(f"{folder} already exists and is left as it is; name a new folder, or remove it first.")
+    return folder
+
+
+def write_model_folder(conversion: Conversion, folder: str | Path) -> None:
+    """Write weights, config, preprocessor config, remote code and card; `folder` appears whole or not at all.
+
+    Raises:
+        `ConversionError`: if `folder` holds something already, or if the tensors aren't those of the net.
+    """
+    folder = check_destination(folder)
+    conversion.check()
+    tensors = dict(conversion.tensors)
+    if conversion.fresh:
+        start = FCNForSemanticSegmentation(conversion.config).state_dict()
+        tensors |= {name: start[name].numpy() for name in conversion.fresh}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
+        aside = Path(temporary) / folder.name
+        aside.mkdir()
+        write_safetensors(aside / "model.safetensors", tensors)
+        with torch.device("meta"):
+            model = FCNForSemanticSegmentation(conversion.config)
+        model.config.architectures = [type(model).__name__]
+        model.config.dtype = "float32"
+        custom_object_save(model, aside, config=model.config)  # type: ignore[arg-type]
+        model.config.save_pretrained(aside)
+        conversion.processor.save_pretrained(aside)
+        (aside / "README.md").write_text(card_text(conversion, folder.name), encoding="utf-8")
+        # An empty folder is replaced in one step.
+        os.replace(aside, folder)
+
+
+def card_text(conversion: Conversion, model_id: str) -> str:
+    """The model card of a converted net."""
+    config = conversion.config
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        tags=["fcn", "semantic-segmentation", "vision"],
+        license=conversion.license,
+    )
+    return ModelCard.from_template(
+        data,
+        template_str=CARD,
+        title=conversion.title,
+        description=conversion.description,
+        classes=list(dict(config.id2label or {}).values()),
+        other_tasks={task: labels.values() for task, labels in list((config.id2label_by_task or {}).items())[1:]},
+        num_channels=config.num_channels,
+        model_id=model_id,
+        source=conversion.source,
+        notes=conversion.notes,
+        license_note=conversion.license_note,
+    ).content
+
+
+def checked_config(source: str, **settings: Any) -> FCNConfig:
+    """A config, with a `ConversionError` of one line in place of what `FCNConfig` raises."""
+    try:
+        return FCNConfig(**settings)
+    except StrictDataclassError as error:
+        reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ")
+        raise ConversionError(f"{source}: {reason}") from error
+
+
+def caffe_processor(means: list[float], num_labels: int, ignore_index: int = 255) -> FCNImageProcessor:
+    """Ordinary RGB pictures -> 0..255 minus a mean, the input of nets that Caffe trained.
+
+    Args:
+        means: of each channel, in 0..255, in the order of the pictures' channels (RGB).
+        num_labels, ignore_index: as `FCNImageProcessor`'s.
+    """
+    settings: dict[str, Any] = {"num_labels": num_labels, "ignore_index": ignore_index}
+    return FCNImageProcessor(image_mean=[mean / 255 for mean in means], image_std=[1 / 255] * len(means), **settings)
+
+
+def one_kernel_each(weight: np.ndarray, name: str, source: str) -> np.ndarray:
+    """The diagonal (classes, 1, k, k) of a kernel (classes, classes, k, k).
+
+    Raises:
+        `ConversionError`: if there is anything but zeros off the diagonal, or the shape is another.
+    """
+    if weight.ndim != 4 or weight.shape[1] not in (1, weight.shape[0]):
+        raise ConversionError(f"{source}: {name} has shape {weight.shape}; expected (classes, classes, size, size).")
+    if weight.shape[1] == 1:
+        return weight
+    diagonal = weight[np.arange(len(weight)), np.arange(len(weight))]
+    mixed = np.count_nonzero(weight) - np.count_nonzero(diagonal)
+    if mixed:
+        raise ConversionError(
+            f"{source}: {name} mixes classes: {mixed} weights off its diagonal aren't 0. An FCN upsamples each class "
+            "by itself."
+        )
+    return np.ascontiguousarray(diagonal[:, None])
+
+
+def describe_config(config: FCNConfig) -> str:
+    """What was recognised, in one line, such as "FCN-8s on VGG16, 21 classes"."""
+    names = {"vgg": "VGG", "alexnet": "AlexNet", "googlenet": "GoogLeNet", "auto": "backbone"}
+    backbone = names[config.backbone]
+    if config.backbone == "vgg":
+        backbone += str(sum(config.depths) + 3) + ("-BN" if config.use_batch_norm else "")
+    classes = (
+        " and ".join(f"{count} {task}" for task, count in dict(config.tasks).items())
+        if config.tasks
+        else str(config.num_labels)
+    )
+    streams = f", streams of {' and '.join(map(str, config.streams))} channels" if config.streams else ""
+    return (
+        f"FCN-{config.prediction_stride}s on {backbone}, {classes} classes, {config.num_channels} input channels"
+        + streams
+    )
+
+
+__all__ = ["Conversion", "ConversionError", "write_model_folder"]
