@@ -33,6 +33,13 @@ class LabelSet:
         return voc_palette(len(self.labels))
 
 
+def class_names(labels: LabelSet | None, count: int) -> dict[int, str]:
+    """Class name of each id: those of `labels` if it has `count` of them, else numbered ones."""
+    if labels is not None and len(labels.labels) == count:
+        return labels.id2label
+    return {index: f"class {index}" for index in range(count)}
+
+
 def voc_palette(count: int) -> list[list[int]]:
     """
     `count` RGB colours, integers in 0..255, that tell neighbouring ids apart; the first is black.

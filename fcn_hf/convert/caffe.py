@@ -14,9 +14,26 @@ from pathlib import Path
 import numpy as np
 
 from ..configuration_fcn import FCNConfig
-from ..label_sets import NYUD_40, PASCAL_CONTEXT, SIFT_FLOW, SIFT_FLOW_GEOMETRIC, VOC, LabelSet, voc_palette
+from ..label_sets import (
+    NYUD_40,
+    PASCAL_CONTEXT,
+    SIFT_FLOW,
+    SIFT_FLOW_GEOMETRIC,
+    VOC,
+    LabelSet,
+    class_names,
+    voc_palette,
+)
 from .caffe_file import CaffeBlob, CaffeLayer, read_caffemodel
-from .model_folder import Conversion, ConversionError, caffe_processor, checked_config, describe_config, one_kernel_each
+from .model_folder import (
+    RELEASE_MEAN,
+    Conversion,
+    ConversionError,
+    caffe_processor,
+    checked_config,
+    describe_config,
+    one_kernel_each,
+)
 from .published import PUBLISHED
 
 LABEL_SETS = {len(labels.labels): labels for labels in (VOC, PASCAL_CONTEXT, SIFT_FLOW, NYUD_40)}
@@ -27,7 +44,7 @@ VGG_DEPTHS = ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 # Means of each kind of input, in 0..255, in the order of a picture's channels (so RGB where Caffe has BGR): those of
 # the release's infer.py and nyud_layers.py; then those of data layers that have others.
 MEANS: dict[str, dict[str, Sequence[float]]] = {
-    "": {"color": (122.67891434, 116.66876762, 104.00698793), "hha": (132.431, 94.076, 118.477), "depth": (7.844,)},
+    "": {"color": RELEASE_MEAN, "hha": (132.431, 94.076, 118.477), "depth": (7.844,)},
     "siftflow_layers": {"color": (108.353, 115.294, 114.578)},
     "nyud_layers": {"color": (92.318, 97.203, 116.190)},
 }
@@ -161,9 +178,9 @@ class _CaffeNet:
             streams=channels if len(channels) > 1 else None,
             num_channels=sum(channels),
             tasks=counts if len(counts) > 1 else None,
-            id2label=self.names(labels[0], main),
+            id2label=class_names(labels[0], main),
             id2label_by_task={
-                task: self.names(label_set, count)
+                task: class_names(label_set, count)
                 for (task, count), label_set in zip(counts.items(), labels, strict=True)
             }
             if len(counts) > 1
@@ -353,10 +370,6 @@ class _CaffeNet:
             means["color"] = tuple(map(float, mean[::-1]))
             self.mean_source = f"those of the data layer {self.data_layer.name!r} in the file"
         return means
-
-    def names(self, labels: LabelSet | None, count: int) -> dict[int, str]:
-        """The class names of the dataset with so many classes, or numbers."""
-        return labels.id2label if labels is not None else {index: f"class {index}" for index in range(count)}
 
     def published(self, config: FCNConfig, labels: LabelSet | None, kinds: list[str]):
         """The net of the release that this is, if it is one of them at full size."""

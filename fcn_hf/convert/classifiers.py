@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
 
 from ..image_processing_fcn import FCNImageProcessor
+from ..label_sets import class_names
 from ..modeling_fcn import FCNForSemanticSegmentation
 from .model_folder import Conversion, ConversionError, checked_config, describe_config
 from .state_dicts import read_state_dict
@@ -126,7 +127,7 @@ def convert_classifier(
             f"{len(tensors['score_fr.weight'])}; give num_labels for a new scorer."
         )
     if num_labels is not None and "id2label" not in settings:
-        settings["id2label"] = {index: f"class {index}" for index in range(num_labels)}
+        settings["id2label"] = class_names(None, num_labels)
     config = checked_config(source, backbone=backbone, prediction_stride=prediction_stride, **found, **settings)
     scale: dict[str, Any] = {"num_labels": config.num_labels}
     if backbone == "googlenet" and transform_input:
@@ -224,4 +225,4 @@ def classifier_labels(count: int) -> dict[int, str]:
     """ImageNet's class names where there are a thousand classes, numbers otherwise."""
     if count == 1000:
         return dict(enumerate(torchvision.models.VGG16_Weights.DEFAULT.meta["categories"]))
-    return {index: f"class {index}" for index in range(count)}
+    return class_names(None, count)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,10 @@ The weights were read from `{{ source }}` by `fcn-hf convert`; they were not tra
 
 Licence of the weights: {{ license_note }}
 """
+
+
+# Of colour pictures, red, green, blue in 0..255: infer.py of the release, where they stand as BGR.
+RELEASE_MEAN = (122.67891434, 116.66876762, 104.00698793)
 
 
 class ConversionError(ValueError):
@@ -210,7 +214,7 @@ def checked_config(source: str, **settings: Any) -> FCNConfig:
         raise ConversionError(f"{source}: {reason}") from error
 
 
-def caffe_processor(means: list[float], num_labels: int, ignore_index: int = 255) -> FCNImageProcessor:
+def caffe_processor(means: Sequence[float], num_labels: int, ignore_index: int = 255) -> FCNImageProcessor:
     """Ordinary RGB pictures -> 0..255 minus a mean, the input of nets that Caffe trained.
 
     Args:

@@ -5,11 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ..label_sets import VOC, voc_palette
-from .model_folder import Conversion, ConversionError, caffe_processor, checked_config, describe_config, one_kernel_each
-
-# torchfcn's datasets subtract the mean of the release's infer.py from BGR pictures; here in the order of RGB.
-MEAN = [122.67891434, 116.66876762, 104.00698793]
+from ..label_sets import VOC, class_names, voc_palette
+from .model_folder import (
+    RELEASE_MEAN,
+    Conversion,
+    ConversionError,
+    caffe_processor,
+    checked_config,
+    describe_config,
+    one_kernel_each,
+)
 
 
 def convert_torchfcn(
@@ -64,7 +69,7 @@ def convert_torchfcn(
         geometry="caffe",
         upsampling="bilinear",
         skip_scales=[0.01, 0.0001] if scaled else [1.0, 1.0],
-        id2label=VOC.id2label if count == len(VOC.labels) else {index: f"class {index}" for index in range(count)},
+        id2label=class_names(VOC, count),
         palette=voc_palette(count),
     )
     notes = [f"Recognised from names and shapes: {describe_config(config)}, of torchfcn."]
@@ -76,7 +81,8 @@ def convert_torchfcn(
     notes.append("The means 122.679, 116.669, 104.007 are in the preprocessor's config; conv1_1 takes RGB, not BGR.")
     return Conversion(
         config=config,
-        processor=caffe_processor(MEAN, count),
+        # torchfcn's datasets subtract the release's mean too.
+        processor=caffe_processor(RELEASE_MEAN, count),
         tensors=tensors,
         title=f"FCN-{stride}s, torchfcn",
         description='A net of torchfcn, a PyTorch version of "Fully Convolutional Networks for Semantic Segmentation" '

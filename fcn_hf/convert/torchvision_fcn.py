@@ -9,7 +9,7 @@ from transformers import TimmBackboneConfig
 from transformers.utils import is_timm_available
 
 from ..image_processing_fcn import FCNImageProcessor
-from ..label_sets import VOC, voc_palette
+from ..label_sets import VOC, class_names, voc_palette
 from .model_folder import Conversion, ConversionError, checked_config, describe_config
 
 
@@ -72,7 +72,7 @@ def convert_torchvision_fcn(state: Mapping[str, torch.Tensor], source: str) -> C
         prediction_stride=8,
         upsampling="interpolate",
         hidden_dropout_prob=0.1,
-        id2label=VOC.id2label if count == len(VOC.labels) else {index: f"class {index}" for index in range(count)},
+        id2label=class_names(VOC, count),
         palette=voc_palette(count),
     )
     notes = [f"Recognised from names and shapes: {describe_config(config)}: torchvision's fcn_{names[len(blocks)]}."]
