@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,14 +48,18 @@ def load_splits(
 
 
 def find_split(splits: Mapping[str, Any], split: str) -> Any:
-    """One split by name.
+    """One split by name, or several behind one another by their names with "+" between, such as "train+validation".
 
     Raises:
         `DatasetError`: naming the splits that exist.
     """
-    if split not in splits:
-        raise DatasetError(f"The dataset has no split {split!r}; it has {', '.join(splits)}.")
-    return splits[split]
+    names = split.split("+")
+    unknown = [name for name in names if name not in splits]
+    if unknown:
+        raise DatasetError(f"The dataset has no split {unknown[0]!r}; it has {', '.join(splits)}.")
+    if len(names) == 1:
+        return splits[split]
+    return datasets.concatenate_datasets([splits[name] for name in names])
 
 
 def find_columns(
@@ -116,7 +121,21 @@ class InferenceMode:
 WHOLE_PICTURE = InferenceMode()
 
 
-@torch.inference_mode()
+@contextmanager
+def evaluation_mode(model) -> Iterator[None]:
+    """Put a model in evaluation mode for a while; each of its modules has its own mode again afterwards."""
+    # Module by module: parts of a model in training may be frozen in evaluation mode.
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+# Not inference_mode: what a sharded model (FSDP) gathers in it can't be trained with afterwards.
+@torch.no_grad()
 def predict(model, processor, picture: Image.Image, mode: InferenceMode = WHOLE_PICTURE) -> np.ndarray:
     """The label map of one picture.
 

@@ -8,7 +8,11 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from fcn_hf.evaluation import DatasetError
+
 BLUR_KERNEL = 5
+# Pixels from one answer of the classifier to the next, before upsampling.
+PATCH_STRIDE = 32
 
 
 @dataclass
@@ -39,6 +43,14 @@ class AugmentationArguments:
     erasing: float = field(
         default=0.0, metadata={"help": "Probability that a rectangle is blanked in the picture but not in its labels."}
     )
+    patch_sampling: float = field(
+        default=1.0,
+        metadata={"help": "Share of the 32x32 px patches whose labels count, drawn anew each time; 1: whole pictures."},
+    )
+
+    def __post_init__(self):
+        if not 0 < self.patch_sampling <= 1:
+            raise DatasetError(f"patch_sampling={self.patch_sampling} must be a share above 0 and up to 1.")
 
 
 def training_augmentation(arguments: AugmentationArguments, ignore_index: int = 255) -> v2.Transform:
@@ -63,6 +75,8 @@ def training_augmentation(arguments: AugmentationArguments, ignore_index: int = 
         # torchvision warns at every call that it leaves masks as they are, which is what is wanted here.
         warnings.filterwarnings("ignore", r"RandomErasing\(\) is currently passing through")
         steps.append(v2.RandomErasing(arguments.erasing, value=127))
+    if arguments.patch_sampling < 1:
+        steps.append(PatchSampling(arguments.patch_sampling, ignore_index))
     return v2.Compose(steps)
 
 
@@ -126,3 +140,32 @@ class ClassBalancedCrop(v2.RandomCrop):
             last = min(position + before, length + before + behind - params[size])
             params[start] = int(torch.randint(first, last + 1, ()))
         return params
+
+
+class PatchSampling(v2.Transform):
+    """Ignore the labels of all patches but a share of them, drawn one by one.
+
+    Training on patches is training on whole pictures with a part of the loss left out (CVPR, section 3.4). As in the
+    paper's comparison (section 4.4, "Patch sampling") each cell of the coarse map, here 32x32 px, stays with
+    probability `share`; batches 1 / `share` times as large keep the number of labelled pixels.
+
+    Args:
+        share: in (0, 1).
+        ignore_index: the label that doesn't count.
+    """
+
+    def __init__(self, share: float, ignore_index: int):
+        super().__init__()
+        self.share = share
+        self.ignore_index = ignore_index
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = v2.functional.get_size(flat_inputs[0])
+        left_out = torch.rand(-(-height // PATCH_STRIDE), -(-width // PATCH_STRIDE)) >= self.share
+        pixels = left_out.repeat_interleave(PATCH_STRIDE, 0).repeat_interleave(PATCH_STRIDE, 1)
+        return {"left_out": pixels[:height, :width]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        return tv_tensors.wrap(inpt.masked_fill(params["left_out"], self.ignore_index), like=inpt)

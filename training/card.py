@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,26 @@ SCORES = {
     "pixel_accuracy": "pixel accuracy",
     "frequency_weighted_iou": "frequency-weighted IoU",
 }
+
+# Pictures that a card shows, where the model folder holds them.
+CURVE_FILE = "curve.png"
+EXAMPLES_FILE = "examples.png"
+
+
+@dataclass
+class CardArguments:
+    """What a card says and shows besides what was measured."""
+
+    model_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+    usage_note: str | None = field(default=None, metadata={"help": "What the data ask of users, for the card."})
+    example_pictures: int = field(
+        default=4,
+        metadata={
+            "help": "Evaluation pictures that are shown with their masks, in the card and, after each evaluation, by "
+            "TensorBoard, Weights & Biases or trackio; 0 where the data mustn't be shown."
+        },
+    )
+
 
 TEMPLATE = """---
 {{ card_data }}
@@ -43,7 +64,9 @@ With `pip install fcn-hf` and `import fcn_hf` it loads without `trust_remote_cod
 ## Scores
 
 `{{ split }}` split of `{{ dataset }}`, whole pictures at their own size, one confusion matrix over the split:
-
+{% if trained_on_split %}
+> **This split was trained on, too**: the scores say how well it was learnt, not how well new pictures are understood.
+{% endif %}
 | score | % |
 |---|---|
 {% for name, value in scores -%}
@@ -60,6 +83,10 @@ Measured on the weights in this folder by
 {% if not keeps_ids %}
 after the masks were turned into ids as the recipe below says; the command by itself reads plain ids.
 {% endif %}
+{% if examples_file -%}
+![Pictures of the split, their labels, and what the model predicts]({{ examples_file }})
+
+{% endif -%}
 ## How it was trained
 
 {{ start }} Training data: the `{{ train_split }}` split of `{{ dataset }}` ({{ train_rows }} pictures)
@@ -67,6 +94,10 @@ after the masks were turned into ids as the recipe below says; the command by it
 
 ```yaml
 {{ recipe }}```
+{%- if curve_file %}
+
+![Loss and scores over the steps of the training]({{ curve_file }})
+{%- endif %}
 """
 
 
@@ -85,10 +116,14 @@ def write_card(
     start: str | None,
     streets_scenes: int = 0,
     keeps_ids: bool = True,
+    model_id: str | None = None,
     license: str | None = None,
     usage_note: str | None = None,
 ) -> None:
     """Write README.md into a model folder: front matter with the scores as a model-index, and the text above.
+
+    It shows the curve and the examples that lie in the folder. Scores on pictures that were trained on are no result to
+    compare models by: they are in the text, but not in the model-index.
 
     Args:
         folder: the model folder.
@@ -103,8 +138,11 @@ def write_card(
         start: where the weights came from before this run; None for a random start.
         streets_scenes: drawn scenes that were added to the training split.
         keeps_ids: whether the masks of the dataset hold class ids as they are.
+        model_id: Hub id that the model goes to; the folder's name without it.
         license, usage_note: of the weights, where the data ask for one.
     """
+    model_id = model_id or Path(folder).name
+    trained_on_split = split in train_split.split("+")
     name = Path(dataset).name if os.path.isdir(dataset) else dataset
     results = [
         EvalResult(
@@ -125,7 +163,7 @@ def write_card(
         tags=["fcn", "semantic-segmentation", "vision"],
         datasets=None if os.path.isdir(dataset) else [dataset],
         license=license,
-        eval_results=results,
+        eval_results=None if trained_on_split else results,
     )
     percent = {key: f"{100 * value:.2f}" for key, value in scores.items() if key in SCORES}
     text = ModelCard.from_template(
@@ -134,7 +172,10 @@ def write_card(
         title=title,
         parameters=f"{parameters:,}",
         classes=classes,
-        model_id=Path(folder).name,
+        model_id=model_id,
+        trained_on_split=trained_on_split,
+        curve_file=CURVE_FILE if (Path(folder) / CURVE_FILE).is_file() else None,
+        examples_file=EXAMPLES_FILE if (Path(folder) / EXAMPLES_FILE).is_file() else None,
         dataset=name,
         split=split,
         train_split=train_split,
@@ -144,7 +185,7 @@ def write_card(
         usage_note=usage_note,
         scores=[(SCORES[key], value) for key, value in percent.items()],
         per_class=[(label, f"{100 * iou:.2f}") for label, iou in scores["per_class_iou"].items()],
-        command=f"fcn-hf evaluate --model {Path(folder).name} --dataset {dataset} --split {split}",
+        command=f"fcn-hf evaluate --model {model_id} --dataset {dataset} --split {split}",
         start="It started from random weights." if start is None else f"It started from the weights of `{start}`.",
         recipe=yaml.safe_dump(dict(recipe), sort_keys=False, default_flow_style=None, width=110),
     ).content

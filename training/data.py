@@ -1,18 +1,16 @@
-"""Rows of a dataset -> augmented training examples: reading, class weights, examples, batches."""
+"""What it is trained on: arguments, rows read and checked one by one, class weights."""
 
-import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
 import numpy as np
-import psutil
 import torch
 import yaml
-from torchvision import tv_tensors
+from datasets.distributed import split_dataset_by_node
 
 from fcn_hf.evaluation import DatasetError
 from fcn_hf.image_inputs_fcn import read_picture
@@ -20,9 +18,6 @@ from training.labels import LabelIds
 
 # Names of arguments that are lists or mappings: they travel as text, and are written as such on the command line.
 STRUCTURED = ("id2label", "palette", "label_map")
-# Newer versions of datasets shuffle several files at a time, and then sleep 5 seconds at the end of every pass.
-SHUFFLE_PARAMETERS = inspect.signature(datasets.IterableDataset.shuffle).parameters
-ONE_FILE_AT_A_TIME = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in SHUFFLE_PARAMETERS else {}
 
 
 @dataclass
@@ -169,235 +164,35 @@ def read_row(
     return picture if len(picture) == 3 else picture[[0, 0, 0]], ids
 
 
-def with_label_ids(
-    rows: Iterable[Mapping[str, Any]], columns: tuple[str, str], label_ids: LabelIds
-) -> Iterator[dict[str, Any]]:
-    """Rows with their picture as it is and class ids in place of the mask, for `fcn_hf.evaluation.evaluate_split`."""
-    image_column, label_column = columns
-    for where, row in numbered_rows(rows):
-        yield {image_column: row[image_column], label_column: label_ids(row[label_column], where)}
-
-
-class Examples:
-    """A picture and its class ids -> `pixel_values` (3, H, W) float32 and `labels` (H, W) int64, augmented or not.
+class ScoredRows:
+    """Rows of a split with their picture as it is and class ids in place of the mask, as `evaluate_split` wants them.
 
     Args:
-        image_processor: an `FCNImageProcessor`.
-        augmentation: of a `tv_tensors.Image` and a `tv_tensors.Mask`; none for evaluation.
+        dataset: map-style or a stream.
+        columns: names of the image and the label column.
+        label_ids: what masks go through.
+        name: what errors call the split.
     """
 
-    def __init__(self, image_processor, augmentation=None):
-        self.image_processor = image_processor
-        self.augmentation = augmentation
-
-    def __call__(self, picture: np.ndarray, ids: np.ndarray, where: str, seeds: Sequence[int]) -> dict[str, Any]:
-        """One example; what is drawn for it follows from `seeds` alone. Errors begin with `where`."""
-        image: Any = torch.from_numpy(picture)
-        mask: Any = torch.from_numpy(np.array(ids))
-        if self.augmentation is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(hash_seed(*seeds))
-                image, mask = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        # An augmentation has already given the picture its size.
-        resize = self.image_processor.do_resize and self.augmentation is None
-        try:
-            features = self.image_processor(
-                image,
-                segmentation_maps=mask,
-                do_resize=resize,
-                input_data_format="channels_first",
-                return_tensors="pt",
-            )
-        except ValueError as error:
-            raise DatasetError(f"{where}: {error}") from error
-        return {"pixel_values": features["pixel_values"][0], "labels": features["labels"][0]}
-
-
-class DecodedRows:
-    """Rows of a map-style dataset as pairs of picture and class ids, decoded as they are asked for; see `read_row`."""
-
-    def __init__(self, dataset, columns: tuple[str, str], label_ids: LabelIds):
+    def __init__(self, dataset, columns: tuple[str, str], label_ids: LabelIds, name: str):
         self.dataset = dataset
         self.columns = columns
         self.label_ids = label_ids
+        self.name = name
 
-    def __len__(self) -> int:
-        return len(self.dataset)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        image_column, label_column = self.columns
+        for where, row in numbered_rows(self.dataset, f" of {self.name!r}"):
+            yield {image_column: row[image_column], label_column: self.label_ids(row[label_column], where)}
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        where = f"Row {index}"
-        with reading(where):
-            row = self.dataset[index]
-        return read_row(row, self.columns, self.label_ids, where)
-
-
-class SegmentationDataset(torch.utils.data.Dataset):
-    """Rows of a map-style dataset as `pixel_values` and `labels`, augmented where an augmentation is given.
-
-    What is drawn for an example follows from `(seed, epoch, index)` alone: neither the number of workers nor a restart
-    changes it.
-
-    Args:
-        dataset: rows with a picture and a mask.
-        columns: names of the two.
-        image_processor, augmentation: see `Examples`.
-        seed: of the augmentation.
-        label_ids: what masks go through.
-    """
-
-    def __init__(
-        self,
-        dataset,
-        columns: tuple[str, str],
-        image_processor,
-        augmentation=None,
-        seed: int = 0,
-        label_ids: LabelIds | None = None,
-    ):
-        self.rows: Any = DecodedRows(dataset, columns, label_ids or LabelIds())
-        self.examples = Examples(image_processor, augmentation)
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from now on."""
-        self.epoch = epoch
-
-    def keep_decoded(self) -> int:
-        """Decode every row now and keep it; returns the bytes that this takes.
-
-        Workers that are forked, as they are on Linux, read the same memory; where they are spawned, each has a copy.
-
-        Raises:
-            `DatasetError`: before half of the memory that is free is used up, so that the machine never starts to swap.
-        """
-        limit = psutil.virtual_memory().available // 2
-        decoded, used = [], 0
-        for index in range(len(self.rows)):
-            decoded.append(self.rows[index])
-            used += sum(array.nbytes for array in decoded[-1])
-            if used > limit:
-                raise DatasetError(
-                    f"cache_decoded: the first {index + 1} of {len(self.rows)} pictures fill {used / 1e9:.1f} GB, half "
-                    "of the free memory; leave it out, and raise dataloader_num_workers instead."
-                )
-        self.rows = decoded
-        return used
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Mapping[str, torch.Tensor]:
-        picture, ids = self.rows[index]
-        return self.examples(picture, ids, f"Row {index}", (self.seed, self.epoch, index))
-
-
-class SegmentationStream(torch.utils.data.IterableDataset):
-    """A stream's rows as `pixel_values` and `labels`: endlessly where an augmentation is given, else once.
-
-    An endless stream is one epoch to Trainer, which skips what a checkpoint has seen by reading it again: with the same
-    number of workers, a resumed run goes on as if it had not been interrupted. Each pass over the data is shuffled
-    anew within a buffer; what is drawn for an example follows from `(seed, pass, worker, position)`. The workers of a
-    process share out the dataset's files among them; several processes are fed by the first one.
-
-    Args:
-        dataset: a `datasets.IterableDataset` with a picture and a mask.
-        columns, image_processor, augmentation, seed, label_ids: as for `SegmentationDataset`.
-        shuffle_buffer_size: rows from which the next one is drawn.
-    """
-
-    def __init__(
-        self,
-        dataset: datasets.IterableDataset,
-        columns: tuple[str, str],
-        image_processor,
-        augmentation=None,
-        seed: int = 0,
-        label_ids: LabelIds | None = None,
-        shuffle_buffer_size: int = 500,
-    ):
-        self.dataset = dataset
-        self.columns = columns
-        self.examples = Examples(image_processor, augmentation)
-        self.seed = seed
-        self.label_ids = label_ids or LabelIds()
-        self.shuffle_buffer_size = shuffle_buffer_size
-
-    def __iter__(self) -> Iterator[Mapping[str, torch.Tensor]]:
-        if self.examples.augmentation is None:
-            yield from self._examples(self.dataset, 0, "")
-            return
-        for number in itertools.count():
-            # Not `set_epoch`: its number is shared by all workers, which are not always in the same pass.
-            rows = self.dataset.shuffle(
-                seed=hash_seed(self.seed, number), buffer_size=self.shuffle_buffer_size, **ONE_FILE_AT_A_TIME
-            )
-            example = None
-            for example in self._examples(rows, number, f" of pass {number} over the shuffled stream"):
-                yield example
-            if example is None:
-                # This worker has no file of its own; without a row there is nothing to repeat.
-                return
-
-    def _examples(self, rows, number: int, of: str) -> Iterator[Mapping[str, torch.Tensor]]:
-        worker = torch.utils.data.get_worker_info()
-        worker_id = 0 if worker is None else worker.id
-        for position, (where, row) in enumerate(numbered_rows(rows, of)):
-            picture, ids = read_row(row, self.columns, self.label_ids, where)
-            yield self.examples(picture, ids, where, (self.seed, number, worker_id, position))
-
-
-def torch_datasets(
-    arguments: DataArguments,
-    train,
-    evaluation,
-    columns: tuple[str, str],
-    image_processor,
-    augmentation,
-    seed: int,
-    label_ids: LabelIds,
-) -> tuple[SegmentationDataset | SegmentationStream, SegmentationDataset | SegmentationStream]:
-    """What Trainer trains on and what it evaluates on, of two splits."""
-    if arguments.streaming:
-        size = arguments.shuffle_buffer_size
-        return (
-            SegmentationStream(train, columns, image_processor, augmentation, seed, label_ids, size),
-            SegmentationStream(evaluation, columns, image_processor, label_ids=label_ids),
-        )
-    train_dataset = SegmentationDataset(train, columns, image_processor, augmentation, seed, label_ids)
-    if arguments.cache_decoded:
-        print(f"{len(train_dataset)} decoded pictures and masks fill {train_dataset.keep_decoded() / 1e6:,.0f} MB.")
-    return train_dataset, SegmentationDataset(evaluation, columns, image_processor, label_ids=label_ids)
+    def part(self, index: int, count: int) -> "ScoredRows":
+        """The rows for one of `count` processes; no row is in two parts, none is left out."""
+        if count == 1:
+            return self
+        rows = split_dataset_by_node(self.dataset, index, count)
+        return ScoredRows(rows, self.columns, self.label_ids, f"{self.name}, part {index + 1} of {count}")
 
 
 def length(rows) -> int | None:
     """Number of rows of a split; None of a stream."""
     return None if isinstance(rows, datasets.IterableDataset) else len(rows)
-
-
-def hash_seed(*numbers: int) -> int:
-    """One 64-bit seed from several numbers, without the collisions of sums."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-class Collator:
-    """Stack examples of any sizes: pictures padded right and bottom with 0, labels with the ignored id.
-
-    Returns `pixel_values` (B, C, H, W) float32 in channels-last memory, which CPU convolutions prefer, and `labels`
-    (B, H, W) int64.
-    """
-
-    def __init__(self, ignore_index: int = 255):
-        self.ignore_index = ignore_index
-
-    def __call__(self, examples: list[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        height = max(example["labels"].shape[0] for example in examples)
-        width = max(example["labels"].shape[1] for example in examples)
-
-        def pad(tensor: torch.Tensor, value: float) -> torch.Tensor:
-            missing = (0, width - tensor.shape[-1], 0, height - tensor.shape[-2])
-            return torch.nn.functional.pad(tensor, missing, value=value)
-
-        pixel_values = torch.stack([pad(example["pixel_values"], 0.0) for example in examples])
-        labels = torch.stack([pad(example["labels"], self.ignore_index) for example in examples])
-        return {"pixel_values": pixel_values.contiguous(memory_format=torch.channels_last), "labels": labels}

@@ -15,7 +15,7 @@ class EMACallback(TrainerCallback):
     """Follows the weights (and the statistics of batch normalisation) by torch's `AveragedModel`.
 
     The average goes into checkpoints and is taken up again from them, so a resumed run ends in the same weights.
-    Trainer evaluates the raw weights; the average takes their place when training ends.
+    `FCNTrainer` evaluates the average, which takes the place of the weights when training ends.
 
     Args:
         decay (`float`): share of the average that a step keeps, such as 0.999; in (0, 1).
@@ -31,6 +31,10 @@ class EMACallback(TrainerCallback):
         self.decay = decay
         self.resume_from = resume_from
         self.average: AveragedModel | None = None
+
+    def model_for(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model with averaged weights while training goes on; before and after that, `model` itself."""
+        return model if self.average is None else self.average.module
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
@@ -52,6 +56,7 @@ class EMACallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         model.load_state_dict(self.average.module.state_dict())
+        self.average = None
 
 
 def averaged_weights(checkpoint: str) -> dict[str, torch.Tensor]:

@@ -29,6 +29,10 @@ class LossArguments:
     dice_loss_weight: float = field(
         default=0.0, metadata={"help": "Factor on the Dice loss, of segmentation-models-pytorch, of each forward pass."}
     )
+    lovasz_loss_weight: float = field(
+        default=0.0,
+        metadata={"help": "Factor on the Lovasz-Softmax loss, of segmentation-models-pytorch, of each forward pass."},
+    )
     auxiliary_loss_weight: float = field(default=0.0, metadata={"help": "Factor on the loss of the stride-32 scores."})
 
 
@@ -36,8 +40,8 @@ class SegmentationLoss(nn.Module):
     """
     The sum of weighted cross-entropies over labelled pixels, and terms beside it.
 
-    Cross-entropy is handed out as a sum, so that whoever knows the whole batch divides by its weight. Dice is a ratio
-    of sums over a forward pass: over accumulated passes it is averaged.
+    Cross-entropy is handed out as a sum, so that whoever knows the whole batch divides by its weight. Dice and
+    Lovasz-Softmax (arXiv:1705.08790) are ratios over a forward pass: over accumulated passes they are averaged.
 
     Args:
         arguments: see `LossArguments`.
@@ -46,7 +50,7 @@ class SegmentationLoss(nn.Module):
 
     Raises:
         `ValueError`: if `hard_pixels` isn't in (0, 1].
-        `ImportError`: if Dice is asked for and segmentation-models-pytorch isn't installed.
+        `ImportError`: if Dice or Lovasz is asked for and segmentation-models-pytorch isn't installed.
     """
 
     def __init__(self, arguments: LossArguments, class_weights: torch.Tensor, ignore_index: int = 255):
@@ -56,11 +60,13 @@ class SegmentationLoss(nn.Module):
         self.arguments = arguments
         self.ignore_index = ignore_index
         self.register_buffer("class_weights", class_weights)
-        self.dice_loss = None
-        if arguments.dice_loss_weight:
-            from segmentation_models_pytorch.losses import DiceLoss
+        self.region_losses: list[tuple[float, nn.Module]] = []
+        if arguments.dice_loss_weight or arguments.lovasz_loss_weight:
+            from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
 
-            self.dice_loss = DiceLoss(mode="multiclass", ignore_index=ignore_index)
+            for factor, kind in ((arguments.dice_loss_weight, DiceLoss), (arguments.lovasz_loss_weight, LovaszLoss)):
+                if factor:
+                    self.region_losses.append((factor, kind(mode="multiclass", ignore_index=ignore_index)))
 
     def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
         """What the cross-entropies of `labels`, int64 of any shape, are divided by for a mean: a scalar."""
@@ -83,8 +89,10 @@ class SegmentationLoss(nn.Module):
         labelled = losses[labels != self.ignore_index]
         return labelled.topk(round(share * labelled.numel())).values.sum()
 
-    def dice(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """One minus the mean Dice coefficient of the classes in `labels`, in 0..1, times its factor."""
+    def regions(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Dice and Lovasz-Softmax of `(B, C, H, W)` and `(B, H, W)`, each in 0..1 times its factor: a scalar."""
         # A quarter of the pixels is plenty for sums over whole regions, and takes a quarter of the time.
         logits, labels = logits[:, :, ::2, ::2].float(), labels[:, ::2, ::2]
-        return self.arguments.dice_loss_weight * self.dice_loss(logits, labels)
+        # Without a labelled pixel Lovasz gives an empty tensor, whose sum is 0 and no shape at all.
+        terms = [factor * loss(logits, labels).sum() for factor, loss in self.region_losses]
+        return torch.stack(terms).sum()

@@ -1,35 +1,24 @@
-"""transformers' Trainer for segmentation: weighted and auxiliary loss, streaming scores, crash-safe checkpoints."""
+"""transformers' Trainer for segmentation: its losses, its scores, crash-safe checkpoints."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fcn_hf import ConfusionMatrix
+from fcn_hf.evaluation import evaluate_split, evaluation_mode, label_arguments
+from training.data import ScoredRows, length
+from training.ema import EMACallback
+from training.examples import SegmentationStream
 from training.losses import LossArguments, SegmentationLoss
-
-
-class StreamingScores:
-    """`compute_metrics` for `batch_eval_metrics=True`: one confusion matrix, whatever the size of the split."""
-
-    def __init__(self, num_labels: int, ignore_index: int, label_names: list[str]):
-        self.arguments = (num_labels, ignore_index, label_names)
-        self.matrix = ConfusionMatrix(*self.arguments)
-
-    def __call__(self, prediction: EvalPrediction, compute_result: bool = False) -> dict[str, float]:
-        """Count one batch; after the last one return the four scores and start anew."""
-        self.matrix.update(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
-        if not compute_result:
-            return {}
-        scores = self.matrix.compute()
-        self.matrix = ConfusionMatrix(*self.arguments)
-        return {name: value for name, value in scores.items() if name != "per_class_iou"}
 
 
 class EpochCallback(TrainerCallback):
@@ -40,6 +29,22 @@ class EpochCallback(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.dataset.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class RunTotals(TrainerCallback):
+    """Notes in each entry of the log what has gone into the run, over all its sessions: `seconds` and `pictures`."""
+
+    def __init__(self):
+        self.start = time.monotonic()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        earlier = state.log_history[-1].get("seconds", 0) if state.log_history else 0
+        self.start = time.monotonic() - earlier
+
+    def on_log(self, args, state, control, **kwargs):
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        entry = {"seconds": round(time.monotonic() - self.start, 1), "pictures": state.global_step * batch}
+        state.log_history[-1] |= entry
 
 
 @dataclass
@@ -53,15 +58,17 @@ class OptimizerArguments:
 
 
 class FCNTrainer(Trainer):
-    """Trainer with the losses that FCN recipes need.
+    """Trainer with the losses that FCN recipes need and the scores that `fcn-hf evaluate` gives.
 
     Cross-entropy is a mean over labelled pixels, each weighted by its class: the sum of weighted cross-entropies
     divided by the sum of the weights. Under gradient accumulation and over several processes both sums run over the
     whole batch of the optimiser's step, so the gradient is that of the batch as a whole.
 
     Args:
+        eval_dataset (`ScoredRows`, *optional*): what `evaluate` scores.
         segmentation_loss (`SegmentationLoss`, *optional*): what is minimised; plain cross-entropy without it.
         optimizer_arguments (`OptimizerArguments`, *optional*): momentum, and the learning rate of biases.
+        ema (`EMACallback`, *optional*): the moving average that `evaluate` scores in place of the weights.
 
     Raises:
         `ValueError`: if there is a momentum for an optimiser other than SGD.
@@ -72,10 +79,13 @@ class FCNTrainer(Trainer):
         *args,
         segmentation_loss: SegmentationLoss | None = None,
         optimizer_arguments: OptimizerArguments | None = None,
+        ema: EMACallback | None = None,
+        callbacks: list[TrainerCallback] | None = None,
         **kwargs,
     ):
         self.optimizer_arguments = optimizer_arguments or OptimizerArguments()
-        super().__init__(*args, **kwargs, preprocess_logits_for_metrics=self._class_ids)
+        self.ema = ema
+        super().__init__(*args, callbacks=[RunTotals(), *([ema] if ema else []), *(callbacks or [])], **kwargs)
         # The loss below is a share of the whole accumulated batch; Trainer must not divide it by the steps once more.
         self.model_accepts_loss_kwargs = True
         config = self.model.config
@@ -98,17 +108,28 @@ class FCNTrainer(Trainer):
                 group["momentum"] = momentum
         return optimizer
 
-    @staticmethod
-    def _class_ids(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        # A byte a pixel instead of num_labels floats: what keeps evaluation in constant memory.
-        return logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
+    def get_train_dataloader(self) -> DataLoader:
+        """Trainer's; a stream is already this process's own part, and isn't dealt out once more."""
+        if not isinstance(self.train_dataset, SegmentationStream):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        weight = sum(self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples)
+        processes = self.accelerator.num_processes
         # Trainer's gradients are averaged over processes, so each divides by its share of the total weight.
-        return self.accelerator.gather(weight.to(device)).sum() / self.accelerator.num_processes
+        if self.segmentation_loss.arguments.loss_reduction == "sum":
+            return torch.ones((), device=device) / processes
+        weight = sum(self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples)
+        return self.accelerator.gather(weight.to(device)).sum().clamp(min=1) / processes
 
     def compute_loss(
         self,
@@ -121,20 +142,56 @@ class FCNTrainer(Trainer):
         arguments = loss_of.arguments
         auxiliary = arguments.auxiliary_loss_weight > 0 and model.training
         outputs = model(pixel_values=inputs["pixel_values"], output_hidden_states=auxiliary)
-        weight = loss_of.weight_of(labels) if num_items_in_batch is None else num_items_in_batch
-        if arguments.loss_reduction == "sum":
-            weight = torch.ones_like(weight)
-        loss = loss_of.cross_entropy(outputs.logits, labels) / weight.clamp(min=1)
-        if loss_of.dice_loss is not None and model.training:
-            loss = loss + loss_of.dice(outputs.logits, labels) / self.args.gradient_accumulation_steps
+        weight = (
+            self._get_num_items_in_batch([inputs], labels.device) if num_items_in_batch is None else num_items_in_batch
+        )
+        loss = loss_of.cross_entropy(outputs.logits, labels) / weight
+        if loss_of.region_losses and model.training:
+            loss = loss + loss_of.regions(outputs.logits, labels) / self.args.gradient_accumulation_steps
         if auxiliary:
             # An eighth of the size is enough to compare scores of stride 32 with, at a 64th of the cost.
             coarse_labels = labels[:, 4::8, 4::8]
             coarse_scores = self.accelerator.unwrap_model(model).score_fr(outputs.hidden_states[-1])
             coarse_scores = F.interpolate(coarse_scores.float(), coarse_labels.shape[-2:], mode="bilinear")
-            auxiliary_loss = 64 * loss_of.cross_entropy(coarse_scores, coarse_labels) / weight.clamp(min=1)
+            auxiliary_loss = 64 * loss_of.cross_entropy(coarse_scores, coarse_labels) / weight
             loss = loss + arguments.auxiliary_loss_weight * auxiliary_loss
         return (loss, {"logits": outputs.logits}) if return_outputs else loss
+
+    def evaluate(
+        self,
+        eval_dataset: ScoredRows | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """The four scores of whole pictures at their own size, as `fcn-hf evaluate` gives them.
+
+        Trainer's own loop would compare at the size that pictures are resized to, and would have to gather all label
+        maps. Here each process counts its part of the split, and the counts are added. Processes that hold a shard of
+        the model each (FSDP) only answer together, so there each counts the whole split.
+
+        Args:
+            eval_dataset: what is scored; the trainer's own if left out.
+            metric_key_prefix: goes before each name, with an underscore.
+        """
+        model = self.accelerator.unwrap_model(self.model) if self.ema is None else self.ema.model_for(self.model)
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        scores = self.score(model, rows, sharded=self.is_fsdp_enabled)
+        metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in scores if name != "per_class_iou"}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def score(self, model, rows: ScoredRows, sharded: bool = False) -> dict[str, Any]:
+        """What `fcn_hf.evaluation.evaluate_split` returns of the whole split, on each process."""
+        matrix = ConfusionMatrix(*label_arguments(model.config))
+        part = rows if sharded else rows.part(self.args.process_index, self.args.world_size)
+        quiet = self.args.disable_tqdm or not self.is_world_process_zero()
+        shown = tqdm(part, "Scoring", length(part.dataset), leave=False, disable=quiet)
+        with evaluation_mode(model):
+            evaluate_split(model, self.processing_class, shown, rows.columns, metrics=[matrix])
+        if not sharded:
+            matrix.all_reduce()
+        return matrix.compute()
 
 
 def last_complete_checkpoint(output_dir: str | Path, *needed: str) -> str | None:

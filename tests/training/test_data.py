@@ -14,12 +14,15 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from fcn_hf import FCNImageProcessor
-from fcn_hf.evaluation import DatasetError, find_columns, load_splits
-from training import data
+from fcn_hf.evaluation import DatasetError, find_columns, find_split, load_splits
+from training import data, examples
 from training.augmentation import AugmentationArguments, training_augmentation
-from training.data import DataArguments, SegmentationDataset, SegmentationStream
+from training.data import DataArguments, ScoredRows
+from training.examples import SegmentationDataset, SegmentationStream
 from training.labels import LabelIds, find_id2label
 from training.scan import scan_dataset, scan_split
 from training.train import main
@@ -31,8 +34,8 @@ FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.Image
 
 TINY_RECIPE = {
     "hidden_sizes": [4, 4, 8, 8, 8], "depths": [1, 1, 1, 1, 1], "hidden_size": 8, "prediction_stride": 32,
-    "crop_size": [32, 40], "max_steps": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
-    "learning_rate": 1e-3, "eval_strategy": "steps", "eval_steps": 2, "batch_eval_metrics": True, "logging_steps": 1,
+    "crop_size": [32, 40], "max_steps": 2, "per_device_train_batch_size": 2, 
+    "learning_rate": 1e-3, "eval_strategy": "steps", "eval_steps": 2, "logging_steps": 1,
     "save_strategy": "steps", "save_steps": 2, "remove_unused_columns": False, "report_to": "none",
     "disable_tqdm": True, "class_weight_power": 0.5, "use_cpu": True,
 }  # fmt: skip
@@ -284,7 +287,7 @@ def test_a_row_that_cannot_be_read_is_named():
         with pytest.raises(DatasetError, match=f"^Row 1 of 'train' {message}"):
             scan_split(rows, "train", COLUMNS, LabelIds())
         with pytest.raises(DatasetError, match="^Row 1"):
-            SegmentationDataset(rows, COLUMNS, FCNImageProcessor(num_labels=3))[1]
+            SegmentationDataset(rows, COLUMNS, FCNImageProcessor(num_labels=3), v2.Identity())[1]
 
 
 def test_an_imagefolder_of_pictures_and_masks_has_both_columns(tmp_path):
@@ -323,8 +326,8 @@ def test_decoding_once_changes_nothing_but_time():
 
 
 def test_decoded_pictures_never_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 40_000}))
-    dataset = SegmentationDataset(rows_of(drawn(4)), COLUMNS, FCNImageProcessor(num_labels=3))
+    monkeypatch.setattr(examples.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 40_000}))
+    dataset = SegmentationDataset(rows_of(drawn(4)), COLUMNS, FCNImageProcessor(num_labels=3), v2.Identity())
     with pytest.raises(DatasetError, match="cache_decoded: the first 3 of 4 pictures"):
         dataset.keep_decoded()
 
@@ -335,8 +338,8 @@ def test_a_stream_gives_each_row_once_a_pass_whatever_the_workers(tmp_path):
     augment, processor = training_augmentation(AugmentationArguments([32, 40])), FCNImageProcessor(num_labels=3)
 
     def take(count, workers, augmentation=augment):
-        examples = SegmentationStream(stream, COLUMNS, processor, augmentation, seed=1, shuffle_buffer_size=4)
-        loader = torch.utils.data.DataLoader(examples, batch_size=None, num_workers=workers)
+        dataset = SegmentationStream(stream, COLUMNS, processor, augmentation, seed=1, shuffle_buffer_size=4)
+        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers)
         return [example["pixel_values"] for example in itertools.islice(loader, count)]
 
     # A third worker has no file of its own and must end, not wait.
@@ -346,17 +349,53 @@ def test_a_stream_gives_each_row_once_a_pass_whatever_the_workers(tmp_path):
     # Other draws in the second pass.
     first = take(12, 0)
     assert not any(torch.equal(a, b) for a in first[:6] for b in first[6:])
-    whole = take(99, 3, augmentation=None)
-    expected = [SegmentationDataset(rows_of(drawn(6)), COLUMNS, processor)[i]["pixel_values"] for i in range(6)]
-    assert len(whole) == 6 and all(any(torch.equal(a, b) for b in whole) for a in expected)
+    whole = take(6, 0, augmentation=v2.Identity())
+    plain = SegmentationDataset(rows_of(drawn(6)), COLUMNS, processor, v2.Identity())
+    assert all(any(torch.equal(plain[i]["pixel_values"], b) for b in whole) for i in range(6))
 
 
-def test_rows_for_the_scores_hold_class_ids_and_the_picture_as_it_is():
-    rows = rows_of(drawn(2), as_colours)
-    found = list(data.with_label_ids(rows, COLUMNS, LabelIds(palette=PALETTE)))
-    for row, (picture, ids) in zip(found, drawn(2), strict=True):
+@pytest.mark.parametrize("shards", [2, 1])
+def test_processes_share_out_a_stream_and_draw_differently(tmp_path, shards):
+    folder = write_folder(tmp_path / "data", shards=shards)
+    stream = load_splits(str(folder), streaming=True)["train"]
+    processor = FCNImageProcessor(num_labels=3)
+
+    def take(process, augmentation):
+        dataset = SegmentationStream(stream, COLUMNS, processor, augmentation, seed=1, part=(process, 2))
+        return [example["pixel_values"] for example in itertools.islice(dataset, 3)]
+
+    found = [take(process, v2.Identity()) for process in (0, 1)]
+    plain = SegmentationDataset(rows_of(drawn(6)), COLUMNS, processor, v2.Identity())
+    for i in range(6):
+        assert sum(torch.equal(plain[i]["pixel_values"], b) for part in found for b in part) == 1
+    noise = v2.Lambda(lambda image: torch.randint(0, 256, image.shape, dtype=torch.uint8), tv_tensors.Image)
+    first, second = (take(process, noise)[0].flatten()[:100] for process in (0, 1))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_for_the_scores_hold_class_ids_and_the_picture_as_it_is_and_are_split_between_processes(streaming):
+    rows = rows_of(drawn(3), as_colours)
+    rows = rows.to_iterable_dataset() if streaming else rows
+    scored = ScoredRows(rows, COLUMNS, LabelIds(palette=PALETTE), "validation")
+    for row, (picture, ids) in zip(scored, drawn(3), strict=True):
         np.testing.assert_array_equal(np.asarray(row["image"]), picture)
         np.testing.assert_array_equal(row["label"], ids)
+    parts = [[np.asarray(row["image"]).tobytes() for row in scored.part(index, 2)] for index in (0, 1)]
+    assert sorted(map(len, parts)) == [1, 2]
+    assert {key for part in parts for key in part} == {picture.tobytes() for picture, _ in drawn(3)}
+    with pytest.raises(DatasetError, match="^Row 0 of 'validation': the mask holds colours"):
+        next(iter(ScoredRows(rows, COLUMNS, LabelIds(), "validation")))
+
+
+def test_splits_can_be_joined():
+    splits = datasets.DatasetDict({"train": rows_of(drawn(3)), "validation": rows_of(drawn(2, seed=1))})
+    streams = {name: rows.to_iterable_dataset() for name, rows in splits.items()}
+    for kind in (splits, streams):
+        found = [np.asarray(row["image"]).tobytes() for row in find_split(kind, "train+validation")]
+        assert found == [picture.tobytes() for picture, _ in (*drawn(3), *drawn(2, seed=1))]
+        with pytest.raises(DatasetError, match="no split 'test'; it has train, validation"):
+            find_split(kind, "train+test")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 from transformers import TrainingArguments
 
-from training import data
 from training.ema import EMACallback, averaged_weights
+from training.examples import Collator
 from training.losses import LossArguments, SegmentationLoss
 from training.trainer import FCNTrainer
 
@@ -21,7 +21,7 @@ def batch():
     return logits, labels
 
 
-def make_trainer(model, folder, loss=None, callbacks=None, **settings):
+def make_trainer(model, folder, loss=None, ema=None, **settings):
     torch.manual_seed(1)
     examples = [{"pixel_values": torch.randn(3, 16, 24), "labels": torch.randint(0, 5, (16, 24))} for _ in range(4)]
     arguments = TrainingArguments(
@@ -29,8 +29,8 @@ def make_trainer(model, folder, loss=None, callbacks=None, **settings):
         remove_unused_columns=False, disable_tqdm=True, logging_strategy="no", **settings,
     )  # fmt: skip
     return FCNTrainer(
-        model=model, args=arguments, train_dataset=examples, data_collator=data.Collator(), segmentation_loss=loss,
-        callbacks=callbacks,
+        model=model, args=arguments, train_dataset=examples, data_collator=Collator(), segmentation_loss=loss,
+        ema=ema,
     )  # fmt: skip
 
 
@@ -56,17 +56,31 @@ def test_a_wrong_share_of_hard_pixels_is_refused(share):
         SegmentationLoss(LossArguments(hard_pixels=share), torch.ones(5))
 
 
-def test_dice_is_zero_for_a_perfect_answer_and_ignores_what_is_unlabelled(batch):
+@pytest.mark.parametrize("term", ["dice_loss_weight", "lovasz_loss_weight"])
+def test_region_losses_are_zero_for_a_perfect_answer_and_ignore_what_is_unlabelled(batch, term):
     logits, labels = batch
-    loss = SegmentationLoss(LossArguments(dice_loss_weight=2.0), torch.ones(5))
+    loss = SegmentationLoss(LossArguments(**{term: 2.0}), torch.ones(5))
     perfect = 50 * F.one_hot(labels.clamp(max=4), 5).permute(0, 3, 1, 2).float()
-    assert loss.dice(perfect, labels) < 1e-3 < 0.5 < loss.dice(logits, labels) < 2
+    assert loss.regions(perfect, labels) < 1e-3 < 0.5 < loss.regions(logits, labels) < 2
     changed = logits.clone()
     changed[:, :, :3] = torch.randn(2, 5, 3, 24)
-    torch.testing.assert_close(loss.dice(changed, labels), loss.dice(logits, labels))
+    torch.testing.assert_close(loss.regions(changed, labels), loss.regions(logits, labels))
+    unlabelled = loss.regions(logits.requires_grad_(), torch.full_like(labels, 255))
+    unlabelled.backward()
+    assert unlabelled == 0 and logits.grad.abs().sum() == 0
 
 
-@pytest.mark.parametrize("term", ["dice_loss_weight", "auxiliary_loss_weight"])
+def test_region_losses_add_up(batch):
+    losses = {
+        terms: SegmentationLoss(LossArguments(**dict.fromkeys(terms, 0.5)), torch.ones(5)).regions(*batch)
+        for terms in (("dice_loss_weight",), ("lovasz_loss_weight",), ("dice_loss_weight", "lovasz_loss_weight"))
+    }
+    dice, lovasz, both = losses.values()
+    assert abs(dice - lovasz) > 1e-3
+    torch.testing.assert_close(dice + lovasz, both)
+
+
+@pytest.mark.parametrize("term", ["dice_loss_weight", "lovasz_loss_weight", "auxiliary_loss_weight"])
 def test_further_terms_are_part_of_training_but_not_of_evaluation(tiny, tmp_path, batch, term):
     inputs = {"pixel_values": torch.randn(2, 3, 16, 24), "labels": batch[1]}
     model = tiny(hidden_dropout_prob=0.0)
@@ -96,7 +110,7 @@ def test_the_average_follows_the_weights_and_takes_their_place_in_the_end(tiny, 
     raw = copy.deepcopy(model.state_dict())
     again = tiny(hidden_dropout_prob=0.0)
     # torch's AveragedModel takes over the weights as they are at its first update; the second step is averaged.
-    make_trainer(again, tmp_path, callbacks=[EMACallback(0.75)], max_steps=1, save_strategy="no").train()
+    make_trainer(again, tmp_path, ema=EMACallback(0.75), max_steps=1, save_strategy="no").train()
     assert any(not torch.equal(raw[name], start[name]) for name in raw)
     for name, value in again.state_dict().items():
         torch.testing.assert_close(value, raw[name], msg=name)
@@ -104,7 +118,7 @@ def test_the_average_follows_the_weights_and_takes_their_place_in_the_end(tiny, 
     make_trainer(two, tmp_path / "raw", max_steps=2, save_strategy="no", lr_scheduler_type="constant").train()
     averaged = tiny(hidden_dropout_prob=0.0)
     settings = {"max_steps": 2, "save_strategy": "no", "lr_scheduler_type": "constant"}
-    make_trainer(averaged, tmp_path / "ema", callbacks=[EMACallback(0.75)], **settings).train()
+    make_trainer(averaged, tmp_path / "ema", ema=EMACallback(0.75), **settings).train()
     one = tiny(hidden_dropout_prob=0.0)
     make_trainer(one, tmp_path / "one", max_steps=1, save_strategy="no", lr_scheduler_type="constant").train()
     for name, value in averaged.state_dict().items():
@@ -116,10 +130,10 @@ def test_the_average_follows_the_weights_and_takes_their_place_in_the_end(tiny, 
 def test_a_resumed_average_is_that_of_an_uninterrupted_run(tiny, tmp_path):
     settings = {"max_steps": 4, "save_steps": 2}
     whole = tiny(hidden_dropout_prob=0.0)
-    make_trainer(whole, tmp_path / "whole", callbacks=[EMACallback(0.9)], **settings).train()
+    make_trainer(whole, tmp_path / "whole", ema=EMACallback(0.9), **settings).train()
     checkpoint = str(tmp_path / "whole" / "checkpoint-2")
     resumed = tiny(hidden_dropout_prob=0.0)
-    trainer = make_trainer(resumed, tmp_path / "resumed", callbacks=[EMACallback(0.9, checkpoint)], **settings)
+    trainer = make_trainer(resumed, tmp_path / "resumed", ema=EMACallback(0.9, checkpoint), **settings)
     trainer.train(resume_from_checkpoint=checkpoint)
     stored = averaged_weights(str(tmp_path / "whole" / "checkpoint-4"))
     for name, value in whole.state_dict().items():
@@ -128,7 +142,7 @@ def test_a_resumed_average_is_that_of_an_uninterrupted_run(tiny, tmp_path):
 
 def test_a_checkpoint_without_an_average_is_refused(tiny, tmp_path):
     (tmp_path / "checkpoint-1").mkdir()
-    trainer = make_trainer(tiny(), tmp_path, callbacks=[EMACallback(0.9, str(tmp_path / "checkpoint-1"))], max_steps=1)
+    trainer = make_trainer(tiny(), tmp_path, ema=EMACallback(0.9, str(tmp_path / "checkpoint-1")), max_steps=1)
     with pytest.raises(ValueError, match="without ema_decay"):
         trainer.train()
 

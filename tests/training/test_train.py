@@ -18,15 +18,26 @@ from torchvision import tv_tensors
 from transformers import TrainingArguments
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf.evaluation import DatasetError, evaluate_split, load_splits
 from fcn_hf.modeling_fcn import bilinear_kernel
-from training import data
-from training.augmentation import AugmentationArguments, ClassBalancedCrop, RandomScale, training_augmentation
+from training.augmentation import (
+    AugmentationArguments,
+    ClassBalancedCrop,
+    PatchSampling,
+    RandomScale,
+    training_augmentation,
+)
+from training.card import write_card
+from training.data import ScoredRows, median_frequency_weights
+from training.ema import EMACallback
+from training.examples import Collator, SegmentationDataset
 from training.labels import LabelIds
 from training.losses import LossArguments, SegmentationLoss
+from training.recipe import read_recipes
 from training.scan import scan_split
 from training.streets import ID2LABEL, streets_dataset
 from training.train import is_finished, main
-from training.trainer import FCNTrainer, OptimizerArguments, StreamingScores, last_complete_checkpoint
+from training.trainer import FCNTrainer, OptimizerArguments, last_complete_checkpoint
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
@@ -116,6 +127,27 @@ def test_every_augmentation_leaves_ids_that_were_there_and_the_asked_for_size():
         assert set(mask.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
 
 
+def test_patch_sampling_keeps_labels_in_its_share_of_whole_patches_and_leaves_pictures_alone():
+    sample = PatchSampling(0.25, ignore_index=255)
+    picture, label = tv_tensors.Image(torch.ones(3, 100, 330)), tv_tensors.Mask(torch.ones(100, 330, dtype=torch.uint8))
+    torch.manual_seed(0)
+    shares = []
+    for _ in range(40):
+        image, mask = sample(picture, label)
+        assert torch.equal(image, picture)
+        for y in range(0, 100, 32):
+            for x in range(0, 330, 32):
+                assert len(mask[y : y + 32, x : x + 32].unique()) == 1
+        shares.append(float((mask == 1).float().mean()))
+    assert abs(np.mean(shares) - 0.25) < 0.03 and len(set(shares)) > 30
+    steps = [type(step) for step in training_augmentation(AugmentationArguments(patch_sampling=0.25)).transforms]
+    assert steps[-1] is PatchSampling and PatchSampling not in map(
+        type, training_augmentation(AugmentationArguments()).transforms
+    )
+    with pytest.raises(DatasetError, match="patch_sampling=1.5 must be a share"):
+        AugmentationArguments(patch_sampling=1.5)
+
+
 def test_a_recipe_s_shorter_edge_is_that_of_its_processor_in_evaluation_and_afterwards(streets_folder, tmp_path):
     recipe = ROOT / "training" / "recipes" / "camvid-fcn-8s-refine.yaml"
     start = ["--model_name_or_path", ROOT / "space" / "models" / "fcn-8s"]
@@ -124,20 +156,18 @@ def test_a_recipe_s_shorter_edge_is_that_of_its_processor_in_evaluation_and_afte
     processor = FCNImageProcessor.from_pretrained(tmp_path)
     assert processor.do_resize and dict(processor.size) == {"shortest_edge": 96, "longest_edge": 200}
     rows = streets_dataset(1, height=48, width=64, cache_dir=tmp_path / "cache")
+    assert processor(rows[0]["image"], return_tensors="pt")["pixel_values"].shape[-2:] == (96, 128)
     augment = training_augmentation(AugmentationArguments([32, 48], shortest_edge=96))
-    for augmentation, size in ((None, (96, 128)), (augment, (32, 48))):
-        example = data.SegmentationDataset(rows, ("image", "label"), processor, augmentation)[0]
-        assert example["pixel_values"].shape[-2:] == example["labels"].shape == size
+    example = SegmentationDataset(rows, ("image", "label"), processor, augment)[0]
+    assert example["pixel_values"].shape[-2:] == example["labels"].shape == (32, 48)
 
 
 def test_examples_depend_on_seed_epoch_and_index_alone(streets_folder):
-    from fcn_hf.evaluation import load_splits
-
     rows = load_splits(str(streets_folder))["train"]
     augment, processor = training_augmentation(AugmentationArguments([32, 48])), FCNImageProcessor(num_labels=11)
 
     def example(seed, epoch, index):
-        dataset = data.SegmentationDataset(rows, ("image", "label"), processor, augment, seed)
+        dataset = SegmentationDataset(rows, ("image", "label"), processor, augment, seed)
         dataset.set_epoch(epoch)
         return dataset[index]["pixel_values"]
 
@@ -149,14 +179,12 @@ def test_examples_depend_on_seed_epoch_and_index_alone(streets_folder):
 
 def test_class_weights_are_the_root_of_median_frequency_clipped():
     counts = np.array([800, 100, 50, 50, 0])
-    weights = data.median_frequency_weights(counts, power=0.5, maximum=1.2)
+    weights = median_frequency_weights(counts, power=0.5, maximum=1.2)
     # Frequencies 0.8, 0.1, 0.05, 0.05; their median is 0.075.
     torch.testing.assert_close(weights, torch.tensor([(0.075 / 0.8) ** 0.5, (0.075 / 0.1) ** 0.5, 1.2, 1.2, 1.0]))
 
 
 def test_labels_out_of_range_are_named_by_row(streets_folder):
-    from fcn_hf.evaluation import DatasetError, load_splits
-
     rows = load_splits(str(streets_folder))["train"]
     with pytest.raises(DatasetError, match=r"Row 0 of 'train': label ids \[.*\] and 3 more are outside 0\.\.2"):
         scan_split(rows, "train", ("image", "label"), LabelIds(), num_labels=3)
@@ -166,7 +194,7 @@ def test_collator_pads_pictures_with_zero_and_labels_with_the_ignored_id():
     examples = [
         {"pixel_values": torch.ones(3, h, w), "labels": torch.ones(h, w, dtype=torch.long)} for h, w in [(4, 6), (5, 3)]
     ]
-    batch = data.Collator(ignore_index=255)(examples)
+    batch = Collator(ignore_index=255)(examples)
     assert batch["pixel_values"].shape == (2, 3, 5, 6) and batch["labels"].shape == (2, 5, 6)
     assert (batch["labels"][1, :, 3:] == 255).all() and batch["pixel_values"][1, :, :, 3:].sum() == 0
 
@@ -191,7 +219,7 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny, tmp_p
     )  # fmt: skip
     loss = SegmentationLoss(LossArguments(), weights)
     trainer = FCNTrainer(
-        model=model, args=arguments, train_dataset=examples, data_collator=data.Collator(), segmentation_loss=loss
+        model=model, args=arguments, train_dataset=examples, data_collator=Collator(), segmentation_loss=loss
     )
     model.zero_grad()
     trainer.train()
@@ -199,15 +227,34 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny, tmp_p
         torch.testing.assert_close(before[name] - parameter.detach(), expected[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_streaming_scores_start_anew_after_each_evaluation():
-    from transformers import EvalPrediction
-
-    scores = StreamingScores(2, 255, ["a", "b"])
-    wrong = EvalPrediction(np.zeros((1, 2, 2), np.uint8), np.ones((1, 2, 2), np.int64))
-    right = EvalPrediction(np.ones((1, 2, 2), np.uint8), np.ones((1, 2, 2), np.int64))
-    assert scores(wrong, compute_result=False) == {}
-    assert scores(right, compute_result=True)["pixel_accuracy"] == 0.5
-    assert scores(right, compute_result=True)["pixel_accuracy"] == 1.0
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_evaluation_gives_the_scores_of_fcn_hf_evaluate_of_the_weights_that_will_be_kept(tiny, tmp_path, decay):
+    rows = streets_dataset(3, height=48, width=64, cache_dir=tmp_path / "cache")
+    scored = ScoredRows(rows, ("image", "label"), LabelIds(), "validation")
+    # Resized to less than the masks' size: scores at the processor's size would differ.
+    processor = FCNImageProcessor(num_labels=11, do_resize=True, size={"shortest_edge": 32})
+    model = tiny(num_labels=11, hidden_dropout_prob=0.5)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=3, eval_strategy="steps", eval_steps=1, learning_rate=0.3, optim="sgd",
+        lr_scheduler_type="constant", per_device_train_batch_size=2, use_cpu=True, remove_unused_columns=False,
+        report_to="none", save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    augment = training_augmentation(AugmentationArguments([32, 48]))
+    trainer = FCNTrainer(
+        model=model, args=arguments, train_dataset=SegmentationDataset(rows, scored.columns, processor, augment),
+        eval_dataset=scored, processing_class=processor, data_collator=Collator(),
+        ema=None if decay is None else EMACallback(decay),
+    )  # fmt: skip
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "eval_mean_iou" in entry]
+    assert [entry["step"] for entry in entries] == [1, 2, 3]
+    expected = evaluate_split(model.eval(), processor, rows, scored.columns)
+    for name in ("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"):
+        assert entries[-1][f"eval_{name}"] == expected[name]
+    assert len({entry["eval_pixel_accuracy"] for entry in entries}) > 1
+    seconds = [entry["seconds"] for entry in trainer.state.log_history]
+    assert seconds == sorted(seconds) and seconds[-1] > 0
+    assert [entry["pictures"] for entry in entries] == [2, 4, 6]
 
 
 def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path):
@@ -253,20 +300,81 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
     assert not is_finished(str(tmp_path), max_steps=12)
 
 
-def test_every_recipe_runs_two_steps_and_leaves_a_complete_folder(streets_folder, tmp_path):
-    start = []
-    recipes = [path for path in RECIPES if path.name.startswith("camvid-")]
-    for recipe in sorted(recipes, key=lambda path: -yaml.safe_load(path.read_text())["prediction_stride"]):
-        output = tmp_path / recipe.stem
-        text = finish(train(recipe, *tiny_overrides(streets_folder, output), *start))
-        assert "mean IoU on validation" in text
+def test_every_stage_of_the_camvid_recipe_runs_in_one_command_and_leaves_a_complete_folder(streets_folder, tmp_path):
+    staged = ROOT / "training" / "recipes" / "camvid-staged.yaml"
+    stages = [Path(name).stem for name in yaml.safe_load(staged.read_text())["stages"]]
+    assert set(stages) == {path.stem for path in RECIPES if path.name.startswith("camvid-fcn")}
+    text = finish(train(staged, *tiny_overrides(streets_folder, tmp_path), "--example_pictures", 1))
+    assert text.count("mean IoU on validation") == len(stages)
+    strides, start = [], None
+    for stage in stages:
+        output = tmp_path / stage
         names = {path.name for path in output.iterdir()}
         assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "modeling_fcn.py"} <= names
+        assert {"training_log.json", "curve.png", "examples.png"} <= names
         card = (output / "README.md").read_text()
         assert "research use only" in card and "fcn-hf evaluate" in card and "model-index" in card
+        assert "(curve.png)" in card and "(examples.png)" in card
+        assert f"weights of `{start}`" in card if start else "random weights" in card
         assert load_file(output / "model.safetensors")["fc6.weight"].dtype == torch.float16
-        assert json.loads((output / "config.json").read_text())["dtype"] == "float32"
-        start = ["--model_name_or_path", output]
+        config = json.loads((output / "config.json").read_text())
+        assert config["dtype"] == "float32"
+        strides.append(config["prediction_stride"])
+        start = output
+    assert strides == [32, 16, 8, 8, 8, 8, 16, 32]
+
+
+def test_stages_share_overrides_and_each_starts_where_the_one_before_ended(tmp_path):
+    for name, stride in (("coarse", 32), ("fine", 8)):
+        settings = {"dataset_name": "x", "output_dir": "elsewhere", "prediction_stride": stride, "seed": stride}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+    staged = tmp_path / "staged.yaml"
+    staged.write_text(yaml.safe_dump({"stages": ["coarse.yaml", "fine.yaml"], "output_dir": "runs", "max_steps": 7}))
+    overrides = ["--dataset-name", "you/streets", "--hub_model_id", "you/fcn-{stride}s", "--hub_token", "secret"]
+    coarse, fine = read_recipes(staged, [*overrides, "--model_name_or_path=start"])
+    assert (coarse.training.output_dir, fine.training.output_dir) == ("runs/coarse", "runs/fine")
+    assert (coarse.model.model_name_or_path, fine.model.model_name_or_path) == ("start", "runs/coarse")
+    assert (coarse.training.hub_model_id, fine.training.hub_model_id) == ("you/fcn-32s", "you/fcn-8s")
+    assert [recipe.training.seed for recipe in (coarse, fine)] == [32, 8]
+    for recipe in (coarse, fine):
+        assert recipe.data.dataset_name == "you/streets" and recipe.training.max_steps == 7
+        # The card shows what was given, but no secrets.
+        assert recipe.given["dataset_name"] == "you/streets" and "secret" not in recipe.given.values()
+    first, _ = read_recipes(staged, ["--output_dir", str(tmp_path)])
+    assert first.training.output_dir == str(tmp_path / "coarse") and first.model.model_name_or_path is None
+    (tmp_path / "fine.yaml").unlink()
+    with pytest.raises(DatasetError, match="There is no recipe '.*fine.yaml'"):
+        read_recipes(staged, [])
+    staged.write_text("stages: coarse.yaml")
+    with pytest.raises(DatasetError, match="stages of .* are 'coarse.yaml'; expected a list"):
+        read_recipes(staged, [])
+
+
+def test_a_card_does_not_pass_off_scores_on_training_pictures_as_results(tmp_path):
+    scores = dict.fromkeys(("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"), 0.5)
+    settings = {
+        "title": "FCN-8s", "parameters": 1, "classes": ["a"], "scores": {**scores, "per_class_iou": {"a": 0.5}},
+        "dataset": "you/streets", "train_rows": 3, "split": "validation", "recipe": {}, "start": None,
+    }  # fmt: skip
+    cards = {}
+    for train_split in ("train", "train+validation"):
+        write_card(tmp_path, train_split=train_split, **settings)
+        cards[train_split] = (tmp_path / "README.md").read_text()
+    assert "model-index" in cards["train"] and "trained on, too" not in cards["train"]
+    assert "model-index" not in cards["train+validation"] and "trained on, too" in cards["train+validation"]
+    assert all("| mean IoU | 50.00 |" in card and "curve.png" not in card for card in cards.values())
+
+
+def test_the_modern_recipe_goes_on_from_a_classifier_with_batch_normalisation(tiny, streets_folder, tmp_path):
+    FCNForSemanticSegmentation(tiny(num_labels=11, use_batch_norm=True).config).save_pretrained(tmp_path / "start")
+    recipe = ROOT / "training" / "recipes" / "modern-fcn-8s.yaml"
+    start = ["--model_name_or_path", tmp_path / "start"]
+    overrides = tiny_overrides(streets_folder, tmp_path / "out")
+    finish(train(recipe, *overrides, *start, "--warmup_steps", 0, "--eval_steps", 1))
+    log = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert [entry["step"] for entry in log if "eval_mean_iou" in entry] == [1, 2]
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("start", "out"))
+    assert not torch.equal(before["conv1_1.weight"], after["conv1_1.weight"])
 
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if path.name.startswith("voc-")], ids=lambda p: p.stem)
@@ -315,7 +423,5 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(tiny, tmp_path):
     ],
 )
 def test_a_wrong_command_gets_one_sentence(monkeypatch, arguments, message):
-    from fcn_hf.evaluation import DatasetError
-
     with pytest.raises((SystemExit, DatasetError), match=message):
         main(arguments)

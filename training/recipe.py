@@ -1,0 +1,173 @@
+"""Recipes: YAML files and overrides from the command line -> the arguments of a run, one after the other for stages."""
+
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from fcn_hf.evaluation import DatasetError
+from training.augmentation import AugmentationArguments
+from training.card import CardArguments
+from training.data import STRUCTURED, DataArguments
+from training.losses import LossArguments
+from training.trainer import OptimizerArguments
+
+
+@dataclass
+class ModelArguments:
+    """Which net is trained; `hidden_sizes` ... `hidden_dropout_prob` are `FCNConfig`'s."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Start from these weights, by name: the coarser net's folder or Hub id."}
+    )
+    backbone: str = "vgg"
+    backbone_config: dict | None = field(
+        default=None,
+        metadata={"help": "For backbone auto: model_type and settings of a transformers or timm backbone."},
+    )
+    hidden_sizes: list[int] = field(default_factory=list, metadata={"help": "The backbone's own if left out."})
+    depths: list[int] = field(default_factory=lambda: [2, 2, 3, 3, 3])
+    use_batch_norm: bool = False
+    hidden_size: int | None = None
+    prediction_stride: int = 8
+    geometry: str = "same"
+    upsampling: str = "learned"
+    skip_scales: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    hidden_dropout_prob: float = 0.5
+    semantic_loss_ignore_index: int = 255
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Keep a moving average of the weights, such as 0.999; none if left out."},
+    )
+    weights_dtype: str = field(
+        default="float32", metadata={"help": "float32 or float16: how the finished folder stores the weights."}
+    )
+
+
+@dataclass
+class Recipe:
+    """The arguments of one run.
+
+    Attributes:
+        model, data, augmentation, loss, optimizer, card, training: its groups of arguments.
+        given: those that the file or the command line set, for the card.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    augmentation: AugmentationArguments
+    loss: LossArguments
+    optimizer: OptimizerArguments
+    card: CardArguments
+    training: TrainingArguments
+    given: dict[str, Any]
+
+
+def bfloat16_is_native() -> bool:
+    """Whether this machine's GPU or CPU computes in bfloat16 rather than emulating it."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def read_recipes(path: Path, overrides: list[str]) -> list[Recipe]:
+    """The run that a recipe describes, or its `stages`, in their order.
+
+    A staged recipe holds `stages`, a list of recipe files beside it, and arguments for all of them. Each stage starts
+    from the folder that the one before it leaves: that in `output_dir` with the name of its file. Overrides are for all
+    stages, but `--model_name_or_path` is for the first one.
+
+    Args:
+        path: of the recipe.
+        overrides: `--argument value` pairs, as a shell hands them over.
+
+    Raises:
+        `DatasetError`: with a sentence, if there is no such file, or it isn't of this form.
+        `SystemExit`: with argparse's sentence, if an argument is not known.
+    """
+    settings = _read_yaml(path)
+    if "stages" not in settings:
+        return [read_recipe(settings, overrides)]
+    stages = settings.pop("stages")
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, str) for stage in stages):
+        raise DatasetError(f"stages of {str(path)!r} are {stages!r}; expected a list of recipe files beside it.")
+    start, overrides = _take(overrides, "model_name_or_path")
+    output_dir, overrides = _take(overrides, "output_dir")
+    output_dir = output_dir or settings.get("output_dir", "runs")
+    recipes = []
+    for file in [path.parent / stage for stage in stages]:
+        stage_settings = {**_read_yaml(file), **settings, "output_dir": str(Path(output_dir) / file.stem)}
+        if start is not None:
+            stage_settings["model_name_or_path"] = start
+        recipes.append(read_recipe(stage_settings, overrides))
+        start = stage_settings["output_dir"]
+    return recipes
+
+
+def read_recipe(settings: dict[str, Any], overrides: list[str]) -> Recipe:
+    """A recipe's settings and overrides -> its groups of arguments.
+
+    In `hub_model_id`, "{stride}" becomes the prediction stride, so that stages can go to repos of their own.
+    """
+    settings = dict(settings)
+    if settings.get("bf16") == "auto":
+        settings["bf16"] = bfloat16_is_native()
+    # TrainingArguments refuses bf16 where it finds no accelerator, unless it is told that the CPU is meant.
+    settings.setdefault("use_cpu", not torch.accelerator.is_available())
+    flags: list[str] = []
+    for name, value in settings.items():
+        if value is not None:
+            text = json.dumps(value) if isinstance(value, dict) or name in STRUCTURED else value
+            flags += [f"--{name}", *map(str, text if isinstance(text, list) else [text])]
+    groups = (
+        ModelArguments, DataArguments, AugmentationArguments, LossArguments, OptimizerArguments, CardArguments,
+        TrainingArguments,
+    )  # fmt: skip
+    parsed = HfArgumentParser(groups).parse_args_into_dataclasses(args=flags + overrides)
+    names = [*settings, *(_flag_name(flag) for flag in overrides if flag.startswith("--"))]
+    values = {name: getattr(group, name) for name in names for group in parsed if hasattr(group, name)}
+    given = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in values.items()
+        if name not in ("output_dir", "resume_from_checkpoint", "disable_tqdm", "hub_token")
+    }
+    recipe = Recipe(*parsed, given)
+    if recipe.training.hub_model_id is not None:
+        recipe.training.hub_model_id = recipe.training.hub_model_id.replace(
+            "{stride}", str(recipe.model.prediction_stride)
+        )
+    return recipe
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DatasetError(f"There is no recipe {str(path)!r}; those of the project are in training/recipes.")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{str(path)!r} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise DatasetError(f"{str(path)!r} must be a YAML mapping of argument names to values.")
+    return settings
+
+
+def _take(overrides: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of `--name value` or `--name=value` among the overrides, and the others."""
+    rest, value = [], None
+    arguments = iter(overrides)
+    for argument in arguments:
+        if argument.startswith("--") and _flag_name(argument) == name:
+            value = argument.partition("=")[2] if "=" in argument else next(arguments, None)
+        else:
+            rest.append(argument)
+    return value, rest
+
+
+def _flag_name(argument: str) -> str:
+    """`learning_rate` of "--learning-rate=0.1"; transformers takes dashes for underscores."""
+    return argument[2:].partition("=")[0].replace("-", "_")
