@@ -16,6 +16,7 @@ from rich.table import Table
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from .files import write_aside
+from .hub_errors import UNREACHABLE, hub_reason
 from .label_sets import voc_palette
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -37,8 +38,8 @@ def load(name: str, device: str | None) -> tuple[Any, Any]:
     try:
         model = AutoModelForSemanticSegmentation.from_pretrained(name)
         processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise fail(f"No model could be loaded from {name!r}: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, *UNREACHABLE) as error:
+        raise fail(f"No model could be loaded from {name!r}: {hub_reason(error)}") from error
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:
         return model.eval().to(device or accelerator or "cpu"), processor

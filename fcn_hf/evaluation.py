@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-import httpx
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 
+from .hub_errors import UNREACHABLE, hub_reason
 from .metrics import ConfusionMatrix
 
 IMAGE_COLUMNS = ("image", "pixel_values", "img", "picture")
@@ -42,9 +42,8 @@ def load_splits(
         raise DatasetError(f"{name!r} is a file; pass the dataset's folder or its Hub id.")
     try:
         return datasets.load_dataset(name, config_name, streaming=streaming)
-    except (datasets.exceptions.DatasetNotFoundError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"The dataset {name!r} can't be loaded: {reason}") from error
+    except (datasets.exceptions.DatasetNotFoundError, OSError, ValueError, *UNREACHABLE) as error:
+        raise DatasetError(f"The dataset {name!r} can't be loaded: {hub_reason(error)}") from error
 
 
 def find_split(splits: Mapping[str, Any], split: str) -> Any:
@@ -346,8 +345,8 @@ class HubMeanIoU:
             raise ImportError("The metric mean_iou needs evaluate: pip install 'fcn-hf[evaluate]'.") from error
         try:
             self._module = evaluate.load("mean_iou")
-        except (OSError, ValueError, ImportError, httpx.HTTPError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        except (OSError, ValueError, ImportError, *UNREACHABLE) as error:
+            reason = hub_reason(error)
             raise MetricError(
                 f"The metric mean_iou can't be fetched from the Hub (is there a network?): {reason} "
                 "Without --metric the same scores need no network."

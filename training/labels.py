@@ -8,10 +8,11 @@ from typing import Any
 import datasets
 import numpy as np
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 
 from fcn_hf.evaluation import DatasetError
+from fcn_hf.hub_errors import UNREACHABLE, hub_reason
 
 # The key of a palette or a label map that stands for every colour or id that it doesn't name.
 OTHER = "other"
@@ -234,7 +235,7 @@ def find_id2label(
         The name of each id 0..n-1, and a word on where they are from; or None twice, where there are none.
 
     Raises:
-        `DatasetError`: if the names aren't for the ids 0..n-1.
+        `DatasetError`: if the names aren't for the ids 0..n-1, or the Hub doesn't say whether there are some.
     """
     if names is not None:
         return _read_names(names, "the recipe", label_ids.ignore_index), "the recipe"
@@ -242,8 +243,10 @@ def find_id2label(
     if not Path(name).is_dir():
         try:
             path = hf_hub_download(name, "id2label.json", repo_type="dataset")
-        except (HfHubHTTPError, HFValidationError, OSError):
+        except EntryNotFoundError:
             pass
+        except (OSError, ValueError, *UNREACHABLE) as error:
+            raise DatasetError(f"id2label.json of {name!r} can't be read: {hub_reason(error)}") from error
     if Path(path).is_file():
         try:
             names = json.loads(Path(path).read_text())

@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.evaluation import DatasetError, find_columns, find_split, load_splits
 from fcn_hf.files import write_aside
+from fcn_hf.hub_errors import UNREACHABLE, hub_reason
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.card import CURVE_FILE, EXAMPLES_FILE, write_card
 from training.curve import LOG_FILE, draw_curve
@@ -51,9 +52,10 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
             model = FCNForSemanticSegmentation.from_pretrained(
                 arguments.model_name_or_path, id2label=id2label, dtype=torch.float32, **settings
             )
-        except OSError as error:
+        except (OSError, *UNREACHABLE) as error:
             raise SystemExit(
-                f"No weights to start from at {arguments.model_name_or_path!r}: {error} Train the coarser net first."
+                f"No weights to start from at {arguments.model_name_or_path!r}: {hub_reason(error)} If it is another "
+                "recipe's output_dir, train that one first."
             ) from error
     return model
 
@@ -202,7 +204,14 @@ def finish(
         usage_note=recipe.card.usage_note,
     )
     if repo_id is not None:
-        print(f"Pushed: {publish(folder, repo_id, token=arguments.hub_token, revision=arguments.hub_revision)}")
+        try:
+            url = publish(folder, repo_id, token=arguments.hub_token, revision=arguments.hub_revision)
+        except PublishError as error:
+            raise PublishError(
+                f"{error} The model is complete in {str(folder)!r}; the same command with "
+                "--resume_from_checkpoint true pushes it without training again."
+            ) from error
+        print(f"Pushed: {url}")
 
 
 def main(arguments: list[str]) -> None:

@@ -243,6 +243,11 @@ def test_segment_takes_a_hub_id_and_says_what_is_wrong_with_one(hub, fresh_envir
         "org/fcn-16s": {"HF_TOKEN": "hf_wrong"},
         "org/fcn-32s": {"HF_ENDPOINT": NOBODY},
     }
+    reasons = {
+        "org/nowhere": f"no such repo at {hub.url}; check its name",
+        "org/fcn-16s": "doesn't accept the token; log in with `hf auth login`",
+        "org/fcn-32s": f"the connection to {NOBODY} failed",
+    }
     segment = "from fcn_hf.cli import app; app(['segment', *sys.argv[1:]])"
     processes = {
         model: subprocess.Popen(
@@ -258,6 +263,7 @@ def test_segment_takes_a_hub_id_and_says_what_is_wrong_with_one(hub, fresh_envir
         errors = said[model][1]
         assert process.returncode == 1 and "Traceback" not in errors
         assert f"No model could be loaded from '{model}': " in errors.strip().splitlines()[-1]
+        assert reasons[model] in errors.strip().splitlines()[-1]
 
 
 PUSH_STREETS = """
