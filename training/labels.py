@@ -65,6 +65,17 @@ class LabelIds:
         ids = [i for i in table.all_values if i != self.ignore_index]
         return max(ids, default=-1) + (0 if self.reduce_labels else 1)
 
+    def colours(self, num_labels: int) -> list[list[int]] | None:
+        """The palette's colour `[red, green, blue]` of each class; None where it doesn't have one for each."""
+        if self.palette is None or self.label_map is not None:
+            return None
+        shift = 1 if self.reduce_labels else 0
+        known = {
+            id - shift: [number >> 16, number >> 8 & 255, number & 255]
+            for number, id in zip(self.palette.numbers[:-1].tolist(), self.palette.values[:-1].tolist(), strict=True)
+        }
+        return [known[index] for index in range(num_labels)] if known.keys() >= set(range(num_labels)) else None
+
     def __call__(self, mask: Any, where: str) -> np.ndarray:
         """
         The class ids of one mask.

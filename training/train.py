@@ -117,6 +117,7 @@ def train(recipe: Recipe) -> None:
     id2label, counts = scan_dataset(recipe.data, scanned, columns, label_ids, quiet=arguments.process_index > 0)
 
     model = build_model(recipe.model, id2label)
+    model.config.palette = label_ids.colours(len(id2label)) or model.config.palette
     processor = build_processor(recipe.augmentation, len(id2label), ignore_index, recipe.model.model_name_or_path)
     examples = training_examples(
         recipe.data,
@@ -148,24 +149,31 @@ def train(recipe: Recipe) -> None:
         ema=None if recipe.model.ema_decay is None else EMACallback(recipe.model.ema_decay, checkpoint),
     )
     trainer.add_callback(PredictionPictures(trainer, scored, recipe.card.example_pictures))
+    if trainer.is_fsdp_enabled and trainer.ema is not None:
+        raise SystemExit("ema_decay can't average a model in shards (FSDP); leave it out, or train without shards.")
     if not trainer.is_fsdp_enabled:
         # Faster, but shards can't have it.
         model.to(memory_format=torch.channels_last)
-    if checkpoint is not None and is_finished(checkpoint, arguments.max_steps):
-        # Trainer would train one step more than it was told to.
-        model = FCNForSemanticSegmentation.from_pretrained(checkpoint)
-        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        if recipe.model.ema_decay is not None:
-            model.load_state_dict(averaged_weights(checkpoint))
-    else:
-        trainer.train(resume_from_checkpoint=checkpoint)
-        model = trainer.accelerator.unwrap_model(trainer.model)
+    model = trained_model(trainer, checkpoint)
     # Of a model in shards, which all processes gather together, the first one gets the whole.
     state_dict = trainer.accelerator.get_state_dict(model)
     if trainer.is_world_process_zero():
         export_model(model, processor, arguments.output_dir, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()
     finish(recipe, trainer, scored, length(rows), repo_id)
+
+
+def trained_model(trainer: FCNTrainer, checkpoint: str | None) -> FCNForSemanticSegmentation:
+    """The model at the end of the training, which begins, goes on from a checkpoint, or had ended with it already."""
+    if checkpoint is None or not is_finished(checkpoint, trainer.args.max_steps):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trainer.accelerator.unwrap_model(trainer.model)
+    # Trainer would train one step more than it was told to.
+    trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+    model = FCNForSemanticSegmentation.from_pretrained(checkpoint)
+    if trainer.ema is not None:
+        model.load_state_dict(averaged_weights(checkpoint))
+    return model
 
 
 def finish(
@@ -182,6 +190,8 @@ def finish(
     log = trainer.state.log_history
     write_aside(folder / LOG_FILE, lambda path: path.write_text(json.dumps(log, indent=1) + "\n"))
     write_aside(folder / CURVE_FILE, lambda path: draw_curve(log, path))
+    # Those of an earlier run in the same folder mustn't be shown either.
+    (folder / EXAMPLES_FILE).unlink(missing_ok=True)
     if recipe.card.example_pictures:
         sheet = example_sheet(stored, trainer.processing_class, scored, recipe.card.example_pictures)
         write_aside(folder / EXAMPLES_FILE, sheet.save)

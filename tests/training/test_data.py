@@ -204,6 +204,16 @@ def test_a_palette_or_map_of_another_form_is_refused(settings, message):
         LabelIds(**settings)
 
 
+def test_classes_keep_the_colours_of_their_palette():
+    assert LabelIds(palette=PALETTE).colours(3) == PALETTE
+    assert LabelIds(palette=PALETTE, reduce_labels=True).colours(2) == PALETTE[1:]
+    mapping = {"#804080": 1, "70, 130, 180": 0, "#000000": 255}
+    assert LabelIds(palette=mapping).colours(2) == [[70, 130, 180], [128, 64, 128]]
+    # Not for classes that have none, and not for ids that a map changes.
+    assert LabelIds(palette=PALETTE).colours(4) is None and LabelIds().colours(3) is None
+    assert LabelIds(palette=PALETTE, label_map={0: 1, 1: 0, 2: 2}).colours(3) is None
+
+
 def test_names_come_from_recipe_then_file_then_features_then_numbers(tmp_path):
     folder, ids = write_folder(tmp_path / "data"), LabelIds()
     feature = datasets.Sequence(datasets.Sequence(datasets.ClassLabel(names=["x", "y", "z"])))
