@@ -34,6 +34,6 @@ def test_the_reason_is_one_line_that_names_what_lies_behind(error, said):
 
 
 def test_the_package_does_without_httpx():
-    """From huggingface_hub 2 on nothing that the package depends on brings it; with 1 its dependencies themselves do."""
+    """From huggingface_hub 2 on nothing that the package depends on brings it."""
     for path in (Path(__file__).parents[2] / "fcn_hf").rglob("*.py"):
         assert not re.search(r"^\s*(import|from) httpx", path.read_text(), re.MULTILINE), path
