@@ -7,7 +7,7 @@ convolutions that meet the scores of shallower layers on the way. CVPR = arXiv:1
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -74,6 +74,10 @@ class FCNPreTrainedModel(PreTrainedModel):
     # Trainer would count labels different from -100 and so count the ignored 255; a mean over each batch is right.
     accepts_loss_kwargs = False
     _no_split_modules: list[str] = []
+
+    def get_input_embeddings(self) -> Any:
+        """None, as pictures need none; accelerate asks before it shards a model (FSDP)."""
+        return None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
