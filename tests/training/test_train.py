@@ -324,6 +324,12 @@ def test_every_stage_of_the_camvid_recipe_runs_in_one_command_and_leaves_a_compl
     assert strides == [32, 16, 8, 8, 8, 8, 16, 32]
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_holds_known_arguments_only(path):
+    for recipe in read_recipes(path, ["--dataset_name", "you/streets"]):
+        assert recipe.data.dataset_name == "you/streets" and recipe.training.max_steps > 0
+
+
 def test_stages_share_overrides_and_each_starts_where_the_one_before_ended(tmp_path):
     for name, stride in (("coarse", 32), ("fine", 8)):
         settings = {"dataset_name": "x", "output_dir": "elsewhere", "prediction_stride": stride, "seed": stride}
