@@ -38,6 +38,8 @@ from training.trainer import EpochCallback, FCNTrainer, last_complete_checkpoint
 def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSemanticSegmentation:
     """A new net, or a finer one that takes over every weight of a coarser one by name.
 
+    Where the start has another number of classes, scores and their upsampling begin anew, and a line says so.
+
     Raises:
         `SystemExit`: if `model_name_or_path` can't be loaded.
     """
@@ -48,14 +50,22 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
         settings |= {name: getattr(arguments, name) for name in names}
         model = FCNForSemanticSegmentation(FCNConfig(id2label=id2label, **settings))
     else:
+        start = arguments.model_name_or_path
         try:
+            classes = FCNConfig.from_pretrained(start).num_labels
+            if classes != len(id2label):
+                print(f"{start!r} knows {classes} classes and the dataset {len(id2label)}: its scores are learnt anew.")
             model = FCNForSemanticSegmentation.from_pretrained(
-                arguments.model_name_or_path, id2label=id2label, dtype=torch.float32, **settings
+                start,
+                id2label=id2label,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=classes != len(id2label),
+                **settings,
             )
         except (OSError, *UNREACHABLE) as error:
             raise SystemExit(
-                f"No weights to start from at {arguments.model_name_or_path!r}: {hub_reason(error)} If it is another "
-                "recipe's output_dir, train that one first."
+                f"No weights to start from at {start!r}: {hub_reason(error)} If it is another recipe's output_dir, "
+                "train that one first."
             ) from error
     return model
 

@@ -33,10 +33,10 @@ from training.ema import EMACallback
 from training.examples import Collator, SegmentationDataset
 from training.labels import LabelIds
 from training.losses import LossArguments, SegmentationLoss
-from training.recipe import read_recipes
+from training.recipe import ModelArguments, read_recipes
 from training.scan import scan_split
 from training.streets import ID2LABEL, streets_dataset
-from training.train import is_finished, main
+from training.train import build_model, is_finished, main
 from training.trainer import FCNTrainer, OptimizerArguments, last_complete_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -369,6 +369,21 @@ def test_a_card_does_not_pass_off_scores_on_training_pictures_as_results(tmp_pat
     assert "model-index" in cards["train"] and "trained on, too" not in cards["train"]
     assert "model-index" not in cards["train+validation"] and "trained on, too" in cards["train+validation"]
     assert all("| mean IoU | 50.00 |" in card and "curve.png" not in card for card in cards.values())
+
+
+def test_a_start_with_other_classes_gives_its_trunk_and_says_that_scores_begin_anew(tiny, tmp_path, capsys):
+    start = tiny(num_labels=5)
+    start.save_pretrained(tmp_path)
+    arguments = ModelArguments(str(tmp_path), prediction_stride=8)
+    for count, said in ((5, ""), (3, "knows 5 classes and the dataset 3")):
+        model = build_model(arguments, {index: f"class {index}" for index in range(count)})
+        assert said in capsys.readouterr().out
+        assert torch.equal(model.fc6.weight, start.fc6.weight)
+        assert model.score_fr.weight.shape[0] == count and model.config.num_labels == count
+        assert count != 5 or torch.equal(model.score_fr.weight, start.score_fr.weight)
+    assert (model.score_pool3.weight == 0).all() and torch.equal(model.upscore8.weight[2, 0], bilinear_kernel(8))
+    with pytest.raises(SystemExit, match="No weights to start from at 'nowhere'"):
+        build_model(ModelArguments("nowhere"), {0: "a"})
 
 
 def test_the_modern_recipe_goes_on_from_a_classifier_with_batch_normalisation(tiny, streets_folder, tmp_path):
