@@ -9,11 +9,11 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    # Its base class is httpx's or, from huggingface_hub 2 on, httpx2's; this is whichever it is.
-    HTTPError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
+
+from fcn_hf.hub_errors import UNREACHABLE
 
 # Names, of files or of folders above them, that a run leaves behind and a model doesn't need.
 LEFT_OUT = (
@@ -126,7 +126,7 @@ def _explained(repo_id: str, token: str | None) -> Iterator[None]:
     """Any error of the Hub's client inside becomes a `PublishError`."""
     try:
         yield
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+    except (*UNREACHABLE, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, PublishError):
             raise
         raise PublishError(f"Can't publish to {repo_id!r}: {_reason(error, token)}") from error
@@ -151,7 +151,7 @@ def _reason(error: BaseException, token: str | None) -> str:
             case status:
                 return f"{constants.ENDPOINT} answered {status} ({said})."
     said = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, (HTTPError, ConnectionError, TimeoutError)):
+    if isinstance(error, UNREACHABLE):
         return (
             f"the connection to {constants.ENDPOINT} failed ({said.rstrip('.')}); see to the network and the address "
             "(HF_ENDPOINT), and repeat it: a push lands whole or not at all."

@@ -9,21 +9,19 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from fcn_hf.hub_errors import hub_reason
 
 
-def raised(error, cause=None):
-    try:
-        try:
-            raise cause or ValueError
-        except type(cause or ValueError()) as inner:
-            raise error from (inner if cause else None)
-    except type(error) as outer:
-        return outer
+def raised_from(cause, error):
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (raised(OSError("We couldn't connect"), OfflineModeIsEnabled("x")), "HF_HUB_OFFLINE is set"),
-        (raised(OSError("We couldn't connect"), ConnectionError("reset\nby peer.")), "failed (reset by peer); see to"),
+        (raised_from(OfflineModeIsEnabled("x"), OSError("We couldn't connect")), "HF_HUB_OFFLINE is set"),
+        (
+            raised_from(ConnectionError("reset\nby peer."), OSError("We couldn't connect")),
+            "failed (reset by peer); see to",
+        ),
         (OSError("a folder has no config.json\nand more"), "a folder has no config.json"),
         (OSError(), "OSError"),
     ],

@@ -27,13 +27,12 @@ from training.augmentation import (
     RandomScale,
     training_augmentation,
 )
-from training.card import write_card
 from training.data import ScoredRows, median_frequency_weights
 from training.ema import EMACallback
 from training.examples import Collator, SegmentationDataset
 from training.labels import LabelIds
 from training.losses import LossArguments, SegmentationLoss
-from training.recipe import ModelArguments, read_recipes
+from training.recipe import ModelArguments
 from training.scan import scan_split
 from training.streets import ID2LABEL, streets_dataset
 from training.train import build_model, is_finished, main
@@ -322,53 +321,6 @@ def test_every_stage_of_the_camvid_recipe_runs_in_one_command_and_leaves_a_compl
         strides.append(config["prediction_stride"])
         start = output
     assert strides == [32, 16, 8, 8, 8, 8, 16, 32]
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_holds_known_arguments_only(path):
-    for recipe in read_recipes(path, ["--dataset_name", "you/streets"]):
-        assert recipe.data.dataset_name == "you/streets" and recipe.training.max_steps > 0
-
-
-def test_stages_share_overrides_and_each_starts_where_the_one_before_ended(tmp_path):
-    for name, stride in (("coarse", 32), ("fine", 8)):
-        settings = {"dataset_name": "x", "output_dir": "elsewhere", "prediction_stride": stride, "seed": stride}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
-    staged = tmp_path / "staged.yaml"
-    staged.write_text(yaml.safe_dump({"stages": ["coarse.yaml", "fine.yaml"], "output_dir": "runs", "max_steps": 7}))
-    overrides = ["--dataset-name", "you/streets", "--hub_model_id", "you/fcn-{stride}s", "--hub_token", "secret"]
-    coarse, fine = read_recipes(staged, [*overrides, "--model_name_or_path=start"])
-    assert (coarse.training.output_dir, fine.training.output_dir) == ("runs/coarse", "runs/fine")
-    assert (coarse.model.model_name_or_path, fine.model.model_name_or_path) == ("start", "runs/coarse")
-    assert (coarse.training.hub_model_id, fine.training.hub_model_id) == ("you/fcn-32s", "you/fcn-8s")
-    assert [recipe.training.seed for recipe in (coarse, fine)] == [32, 8]
-    for recipe in (coarse, fine):
-        assert recipe.data.dataset_name == "you/streets" and recipe.training.max_steps == 7
-        # The card shows what was given, but no secrets.
-        assert recipe.given["dataset_name"] == "you/streets" and "secret" not in recipe.given.values()
-    first, _ = read_recipes(staged, ["--output_dir", str(tmp_path)])
-    assert first.training.output_dir == str(tmp_path / "coarse") and first.model.model_name_or_path is None
-    (tmp_path / "fine.yaml").unlink()
-    with pytest.raises(DatasetError, match="There is no recipe '.*fine.yaml'"):
-        read_recipes(staged, [])
-    staged.write_text("stages: coarse.yaml")
-    with pytest.raises(DatasetError, match="stages of .* are 'coarse.yaml'; expected a list"):
-        read_recipes(staged, [])
-
-
-def test_a_card_does_not_pass_off_scores_on_training_pictures_as_results(tmp_path):
-    scores = dict.fromkeys(("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"), 0.5)
-    settings = {
-        "title": "FCN-8s", "parameters": 1, "classes": ["a"], "scores": {**scores, "per_class_iou": {"a": 0.5}},
-        "dataset": "you/streets", "train_rows": 3, "split": "validation", "recipe": {}, "start": None,
-    }  # fmt: skip
-    cards = {}
-    for train_split in ("train", "train+validation"):
-        write_card(tmp_path, train_split=train_split, **settings)
-        cards[train_split] = (tmp_path / "README.md").read_text()
-    assert "model-index" in cards["train"] and "trained on, too" not in cards["train"]
-    assert "model-index" not in cards["train+validation"] and "trained on, too" in cards["train+validation"]
-    assert all("| mean IoU | 50.00 |" in card and "curve.png" not in card for card in cards.values())
 
 
 def test_a_start_with_other_classes_gives_its_trunk_and_says_that_scores_begin_anew(tiny, tmp_path, capsys):
