@@ -1,15 +1,16 @@
 """Fully Convolutional Networks for Semantic Segmentation, the way models are used today."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
 from .configuration_fcn import FCNConfig
 from .image_processing_fcn import FCNImageProcessor, FCNImageProcessorPil
 from .metrics import ConfusionMatrix
-from .modeling_fcn import FCNForSemanticSegmentation, FCNPreTrainedModel
+from .modeling_fcn import FCNForSemanticSegmentation, FCNModel, FCNPreTrainedModel
 from .version import __version__
 
 AutoConfig.register("fcn", FCNConfig, exist_ok=True)
+AutoModel.register(FCNConfig, FCNModel, exist_ok=True)
 AutoModelForSemanticSegmentation.register(FCNConfig, FCNForSemanticSegmentation, exist_ok=True)
 AutoImageProcessor.register(
     FCNConfig,
@@ -21,6 +22,7 @@ MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["fcn"] = "FCNForSemanticSegmentati
 
 # `save_pretrained` then writes `auto_map` and copies the defining files: every saved folder works as remote code.
 FCNConfig.register_for_auto_class()
+FCNModel.register_for_auto_class("AutoModel")
 FCNForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
 FCNImageProcessor.register_for_auto_class()
 FCNImageProcessorPil.register_for_auto_class()
@@ -32,6 +34,7 @@ __all__ = [
     "FCNForSemanticSegmentation",
     "FCNImageProcessor",
     "FCNImageProcessorPil",
+    "FCNModel",
     "FCNPreTrainedModel",
     "__version__",
 ]

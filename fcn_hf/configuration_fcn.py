@@ -59,7 +59,7 @@ class FCNConfig(PreTrainedConfig):
         id2label_by_task (`dict[str, dict[int, str]]`, *optional*):
             Class names of each of the `tasks`.
         streams (`list[int]`, *optional*):
-            Several trunks, whose scores are averaged: how many channels of `pixel_values` each takes, such as
+            Several trunks, whose maps are scored together: how many channels of `pixel_values` each takes, such as
             `(3, 3)` for colour and HHA (NYUDv2). They add up to `num_channels`.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.5):
             Dropout probability after fc6 and after fc7, in [0, 1).
@@ -80,7 +80,7 @@ class FCNConfig(PreTrainedConfig):
 
     >>> config = FCNConfig(prediction_stride=16, num_labels=21)
     >>> model = FCNForSemanticSegmentation(config)
-    >>> model.fc6
+    >>> model.fcn.trunk.classifier.fc6
     Conv2d(512, 4096, kernel_size=(7, 7), stride=(1, 1), padding=(3, 3))
     ```"""
 

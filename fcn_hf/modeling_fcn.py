@@ -5,49 +5,34 @@ layers read as convolutions (fc6, fc7), a score for every class at every coarse 
 convolutions that meet the scores of shallower layers on the way. CVPR = arXiv:1411.4038, PAMI = arXiv:1605.06211.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.modeling_outputs import BaseModelOutputWithNoAttention, SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
-from .backbones_fcn import ADD_TRUNK, FCNStage, Trunk
 from .configuration_fcn import FCNConfig
+from .trunks_fcn import FCNBackboneTrunk, FCNStreams, FCNTrunk, build_trunk
 from .upsampling_fcn import CoordinateMap, FCNUpsampling, bilinear_kernel
 
 
 @dataclass
 class FCNSemanticSegmenterOutput(SemanticSegmenterOutput):
-    """What an FCN returns; `logits_by_task` holds the logits of every task where the model has several.
+    """What an FCN returns beside loss, logits and hidden states.
 
     Args:
+        coarse_scores (`torch.Tensor`): `(B, num_labels, h, w)` of the first task at the trunk's own stride, 32 of VGG.
         logits_by_task (`dict[str, torch.Tensor]`, *optional*): `(B, classes of the task, H, W)` for each task.
     """
 
+    coarse_scores: torch.Tensor | None = None
     logits_by_task: dict[str, torch.Tensor] | None = None
-
-
-class Skip(NamedTuple):
-    """Where a coarse score map meets a finer one.
-
-    Args:
-        upsampling, scorer: names of the layers that bring the coarse map to the finer stride and score the finer one.
-        stride: of the finer map.
-        scale: factor on the finer map before it is scored.
-        offset: positions of the finer score map before the coarse one starts; negative if the coarse one starts first.
-    """
-
-    upsampling: str
-    scorer: str
-    stride: int
-    scale: float
-    offset: int
 
 
 class FCNScorer(nn.Conv2d):
@@ -56,18 +41,26 @@ class FCNScorer(nn.Conv2d):
     Args:
         initial_deviation (`float`): of the initial weights. Skips start from zeros, which leave the coarser net's
             answer as it was: they only ever add to it (CVPR, section 4.2).
+        scale (`float`): factor on the features before they are scored (scale_pool4 of the at-once FCN-8s).
     """
 
-    def __init__(self, channels: int, num_labels: int, initial_deviation: float):
+    def __init__(self, channels: int, num_labels: int, initial_deviation: float, scale: float = 1.0):
         super().__init__(channels, num_labels, kernel_size=1)
-        self.initial_deviation = initial_deviation
+        self.initial_deviation, self.scale = initial_deviation, scale
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`(B, C, H, W)` -> `(B, num_labels, H, W)`."""
+        return super().forward(features if self.scale == 1 else features * self.scale)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.scale == 1 else f", scale={self.scale}")
 
 
 class FCNPreTrainedModel(PreTrainedModel):
     """Loading, saving and initialisation."""
 
     config_class = FCNConfig
-    base_model_prefix = ""
+    base_model_prefix = "fcn"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
@@ -96,117 +89,139 @@ class FCNPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
 
-class FCNForSemanticSegmentation(FCNPreTrainedModel):
-    """FCN-32s, FCN-16s or FCN-8s, as `config.prediction_stride` says.
+class FCNModel(FCNPreTrainedModel):
+    """The classifier made fully convolutional, without scores: features of a picture of any size.
 
-    Layers carry the names of the paper and of the release: `conv1_1` ... `conv5_3`, `fc6`, `fc7`, `score_fr`,
-    `score_pool4`, `score_pool3`, `upscore2`, `upscore_pool4` and `upscore32`, `upscore16` or `upscore8`. A finer net
-    therefore takes the weights of a coarser one by name. `score_pool4` and `score_pool3` score the maps of stride 16
-    and 8 of whatever backbone. With several `tasks` the names of scores and upsamplings end in `_TASK`; layers of the
-    second and later `streams` in `_stream2` and so on.
+    `fcn.trunk` runs conv1_1 ... fc7, or several trunks side by side with `config.streams`.
     """
 
     def __init__(self, config: FCNConfig):
         super().__init__(config)
-        self.relu = nn.ReLU()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        streams = config.streams or (int(config.num_channels or 3),)
-        add_trunk = ADD_TRUNK[config.backbone]
-        self.trunks: list[Trunk] = [
-            add_trunk(self, config, channels, f"_stream{number}" if number > 1 else "")
-            for number, channels in enumerate(streams, start=1)
-        ]
-        self.run_stage = FCNStage()
-
-        self.skips: list[Skip] = []
-        self.final_upsampling: str | None = None
-        self.crop_offset = 0
-        if config.tasks:
-            for task, num_labels in dict(config.tasks).items():
-                self._add_head(config, f"_{task}", num_labels)
-        else:
-            self._add_head(config, "", int(config.num_labels or 0))
+        self.trunk: FCNTrunk | FCNBackboneTrunk | FCNStreams = (
+            FCNStreams(config, config.streams) if config.streams else build_trunk(config, int(config.num_channels or 3))
+        )
         self.post_init()
 
-    def _add_head(self, config: FCNConfig, suffix: str, num_labels: int) -> None:
-        """Register one task's scorers and upsamplings; where they meet is the same for every task."""
-        stride, trunk = config.prediction_stride, self.trunks[0]
-        self._add_scorers("score_fr" + suffix, num_labels, [trunk.channels for trunk in self.trunks], 0.01)
-        position = trunk.position
-        skips = []
-        learned = config.upsampling in ("learned", "inner")
-        meetings = (("upscore2", "score_pool4", 16), ("upscore_pool4", "score_pool3", 8))
-        for (upsampling, scorer, finer), scale in zip(meetings, config.skip_scales, strict=True):
-            if finer < stride or finer >= position.scale:
-                continue
-            maps = [trunk.maps[finer] for trunk in self.trunks]
-            self._add_scorers(scorer + suffix, num_labels, [feature_map.channels for feature_map in maps], 0.0)
-            kernel_size, position = position.upsampling_onto(maps[0].position, 2)
-            self.add_module(upsampling + suffix, FCNUpsampling(num_labels, 2, learned, kernel_size))
-            offset = position.crop_offset(maps[0].position)
-            skips.append(Skip(upsampling, scorer, finer, scale, int(offset)))
-            # The sum starts where the later of the two does.
-            position = max(position, maps[0].position, key=lambda map: map.offset)
-        self.skips = skips
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, output_hidden_states: bool | None = None, **kwargs
+    ) -> BaseModelOutputWithNoAttention:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, num_channels, H, W)`): normalised pictures, any H and W from 1.
+            output_hidden_states (`bool`, *optional*): whether to return all maps.
 
-        if config.upsampling != "interpolate":
-            self.final_upsampling = f"upscore{stride}"
-            kernel_size, position = position.upsampling_onto(CoordinateMap(), stride)
-            final = FCNUpsampling(num_labels, stride, config.upsampling == "learned", kernel_size)
-            self.add_module(self.final_upsampling + suffix, final)
+        Returns:
+            `BaseModelOutputWithNoAttention`: `last_hidden_state`, fc7 or, of backbones without it, the deepest map,
+            `(B, C, h, w)` in the model's dtype; `hidden_states`, if asked for, the feature map of each stage (pool1 ...
+            pool5 of VGG) and the `last_hidden_state`. Several streams have their channels behind one another.
+
+        Raises:
+            `ValueError`: if `pixel_values` have another shape.
+        """
+        channels = self.config.num_channels
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
+            raise ValueError(
+                f"pixel_values have shape {tuple(pixel_values.shape)}; expected (batch, {channels}, height, width), as "
+                "FCNImageProcessor makes them."
+            )
+        pixel_values = pixel_values.to(self.dtype)
+        checkpointing = self.training and any(getattr(m, "gradient_checkpointing", False) for m in self.modules())
+        if checkpointing and not pixel_values.requires_grad:
+            # Reentrant checkpointing leaves layers without gradients whose input asks for none.
+            pixel_values = pixel_values.detach().requires_grad_()
+        maps = self.trunk(pixel_values)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return BaseModelOutputWithNoAttention(
+            last_hidden_state=maps[-1], hidden_states=tuple(maps) if output_hidden_states else None
+        )
+
+
+class FCNHead(nn.Module):
+    """Scores of the coarse map, joined by those of pool4 (16s and 8s) and of pool3 (8s), at the picture's size.
+
+    A dilated backbone, whose coarse map is as fine as a pooled one would be, has no skip there.
+    """
+
+    upscore32: FCNUpsampling
+    upscore16: FCNUpsampling
+    upscore8: FCNUpsampling
+
+    def __init__(self, config: FCNConfig, num_labels: int, trunk: FCNTrunk | FCNBackboneTrunk | FCNStreams):
+        super().__init__()
+        self.prediction_stride, self.interpolates = config.prediction_stride, config.upsampling == "interpolate"
+        self.keeps_size = trunk.keeps_size
+        learned = config.upsampling in ("learned", "inner")
+        scale4, scale3 = config.skip_scales
+        position = trunk.answer.position
+        strides = [stride for stride in (16, 8) if config.prediction_stride <= stride < position.scale]
+        self.pool4, self.pool3 = (trunk.maps[stride].place if stride in strides else None for stride in (16, 8))
+
+        self.score_fr = FCNScorer(trunk.answer.channels, num_labels, 0.01)
+        if self.pool4 is not None:
+            finer = trunk.maps[16]
+            self.score_pool4 = FCNScorer(finer.channels, num_labels, 0.0, scale4)
+            kernel_size, position = position.upsampling_onto(finer.position, 2)
+            self.upscore2 = FCNUpsampling(num_labels, 2, learned, kernel_size)
+            self.offset4, position = position.meet(finer.position)
+        if self.pool3 is not None:
+            finer = trunk.maps[8]
+            self.score_pool3 = FCNScorer(finer.channels, num_labels, 0.0, scale3)
+            kernel_size, position = position.upsampling_onto(finer.position, 2)
+            self.upscore_pool4 = FCNUpsampling(num_labels, 2, learned, kernel_size)
+            self.offset3, position = position.meet(finer.position)
+        if not self.interpolates:
+            kernel_size, position = position.upsampling_onto(CoordinateMap(), self.prediction_stride)
+            upsampling = FCNUpsampling(num_labels, self.prediction_stride, config.upsampling == "learned", kernel_size)
+            self.add_module(f"upscore{self.prediction_stride}", upsampling)
             self.crop_offset = int(CoordinateMap().crop_offset(position))
 
-    def _add_scorers(self, name: str, num_labels: int, channels: list[int], initial_deviation: float) -> None:
-        for trunk, width in zip(self.trunks, channels, strict=True):
-            self.add_module(name + trunk.suffix, FCNScorer(width, num_labels, initial_deviation))
-
-    def _features(self, pixel_values: torch.Tensor, trunk: Trunk) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """`(B, C, H, W)` of one stream -> its feature maps, one per stage, and the answer of its head (fc6, fc7)."""
-        if trunk.pad_to > 1:
-            height, width = pixel_values.shape[-2:]
-            pixel_values = F.pad(pixel_values, (0, -width % trunk.pad_to, 0, -height % trunk.pad_to))
-        if not trunk.stages:
-            feature_maps = list(getattr(self, "backbone" + trunk.suffix)(pixel_values).feature_maps)
+    def forward(self, maps: Sequence[torch.Tensor], size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A trunk's maps -> logits `(B, num_labels, *size)`, and the coarse scores that they began with."""
+        scores = coarse_scores = self.score_fr(maps[-1])
+        if self.pool4 is not None:
+            scores = self.add(self.upscore2(scores), self.score_pool4(maps[self.pool4]), self.offset4)
+        if self.pool3 is not None:
+            scores = self.add(self.upscore_pool4(scores), self.score_pool3(maps[self.pool3]), self.offset3)
+        if self.interpolates:
+            return F.interpolate(scores, size, mode="bilinear", align_corners=False), coarse_scores
+        if self.prediction_stride == 32:
+            scores = self.upscore32(scores)
+        elif self.prediction_stride == 16:
+            scores = self.upscore16(scores)
         else:
-            feature_maps = []
-            hidden_state = pixel_values
-            for names in trunk.stages:
-                hidden_state = self.run_stage(hidden_state, *[getattr(self, name) for name in names])
-                feature_maps.append(hidden_state)
-        hidden_state = feature_maps[-1]
-        for name in trunk.head:
-            hidden_state = getattr(self, name)(hidden_state)
-        return feature_maps, hidden_state
+            scores = self.upscore8(scores)
+        start, (height, width) = self.crop_offset, size
+        return scores[..., start : start + height, start : start + width], coarse_scores
 
-    def _score(self, name: str, features: list[torch.Tensor]) -> torch.Tensor:
-        """Class scores of one feature map per stream: `(B, num_labels, h, w)`, averaged over the streams."""
-        scores = [getattr(self, name + t.suffix)(feature) for t, feature in zip(self.trunks, features, strict=True)]
-        return scores[0] if len(scores) == 1 else torch.stack(scores).mean(dim=0)
+    def add(self, scores: torch.Tensor, finer: torch.Tensor, offset: int) -> torch.Tensor:
+        """The sum where both are; `offset` positions of `finer` come before the first of `scores`."""
+        scores, finer = (
+            scores[..., max(-offset, 0) :, max(-offset, 0) :],
+            finer[..., max(offset, 0) :, max(offset, 0) :],
+        )
+        # At the end the scores reach half a coarse position further, unless an unpadded fc6 has cost more than that.
+        height, width = (finer if self.keeps_size else scores).shape[-2:]
+        return scores[..., :height, :width] + finer[..., :height, :width]
 
-    def _logits(self, features: list[tuple], suffix: str, height: int, width: int) -> torch.Tensor:
-        """The way back up, for one task: coarse scores, their meetings with finer ones, and the picture's size."""
-        scores = self._score("score_fr" + suffix, [hidden_state for _, hidden_state in features])
-        for skip in self.skips:
-            scores = getattr(self, skip.upsampling + suffix)(scores)
-            maps = [
-                feature_maps[trunk.maps[skip.stride].stage] * skip.scale
-                for (feature_maps, _), trunk in zip(features, self.trunks, strict=True)
-            ]
-            pool_scores = self._score(skip.scorer + suffix, maps)
-            # Whichever map starts first is cropped at its start. At the end the scores reach half a coarse position
-            # further than the finer map, unless an unpadded fc6 has cost them more than that.
-            scores = scores[:, :, max(-skip.offset, 0) :, max(-skip.offset, 0) :]
-            pool_scores = pool_scores[:, :, max(skip.offset, 0) :, max(skip.offset, 0) :]
-            if self.trunks[0].fc6_is_padded:
-                scores = scores[:, :, : pool_scores.shape[-2], : pool_scores.shape[-1]]
-            else:
-                pool_scores = pool_scores[:, :, : scores.shape[-2], : scores.shape[-1]]
-            scores = scores + pool_scores
-        if self.final_upsampling is None:
-            return F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)
-        scores = getattr(self, self.final_upsampling + suffix)(scores)
-        offset = self.crop_offset
-        return scores[:, :, offset : offset + height, offset : offset + width]
+
+class FCNForSemanticSegmentation(FCNPreTrainedModel):
+    """FCN-32s, FCN-16s or FCN-8s, as `config.prediction_stride` says.
+
+    Layers carry the names of the paper and of the release: `conv1_1` ... `conv5_3`, `fc6`, `fc7` in `fcn.trunk`, and in
+    each of the `heads` (one for each of the `tasks`, "semantic" where there is only one) `score_fr`, `score_pool4`,
+    `score_pool3`, `upscore2`, `upscore_pool4` and `upscore32`, `upscore16` or `upscore8`. A finer net therefore takes
+    the weights of a coarser one by name. `score_pool4` and `score_pool3` score the maps of stride 16 and 8 of whatever
+    backbone.
+    """
+
+    def __init__(self, config: FCNConfig):
+        super().__init__(config)
+        self.fcn = FCNModel(config)
+        tasks = dict(config.tasks) if config.tasks else {"semantic": int(config.num_labels or 0)}
+        self.heads = nn.ModuleDict({task: FCNHead(config, count, self.fcn.trunk) for task, count in tasks.items()})
+        self.post_init()
 
     def segmentation_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the labelled pixels; 0, not NaN, where a batch has none."""
@@ -234,9 +249,9 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
         """The sum of the losses of those tasks that have labels; a tensor labels the first task."""
         if not isinstance(labels, Mapping):
             return self.segmentation_loss(next(iter(logits.values())), labels)
-        unknown = [task for task in labels if task not in logits]
-        if unknown or not labels:
-            raise ValueError(f"labels are given for the tasks {list(labels)}; expected some of {list(logits)}.")
+        if not labels or any(task not in (self.config.tasks or ()) for task in labels):
+            expected = f"some of {list(logits)}" if self.config.tasks else "a tensor, as the net has one task"
+            raise ValueError(f"labels are given for the tasks {list(labels)}; expected {expected}.")
         losses = [self.segmentation_loss(logits[task], task_labels) for task, task_labels in labels.items()]
         return torch.stack(losses).sum()
 
@@ -253,43 +268,31 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
             pixel_values (`torch.Tensor` of shape `(B, num_channels, H, W)`): normalised pictures, any H and W from 1.
             labels (`torch.LongTensor` of shape `(B, H, W)`, or a dict of them by task, *optional*): class ids in
                 0..num_labels-1, or `config.semantic_loss_ignore_index` where a pixel has no label.
-            output_hidden_states (`bool`, *optional*): whether to return the feature maps (pool1 ... pool5 of VGG) and
-                fc7 as `hidden_states`, of one stream after the other.
+            output_hidden_states (`bool`, *optional*): whether to return the feature maps and fc7 as `hidden_states`,
+                as `FCNModel` does.
 
         Returns:
             `FCNSemanticSegmenterOutput`: `logits` of shape `(B, num_labels, H, W)`, in the model's dtype, of the first
-            task; `logits_by_task` if the config has `tasks`; `loss`, the mean cross-entropy over the labelled pixels
-            (0 where there are none), summed over the tasks, if `labels` were given.
+            task; `coarse_scores`, what they began with, `(B, num_labels, h, w)` at the trunk's own stride;
+            `logits_by_task` if the config has `tasks`; `loss`, the mean cross-entropy over the labelled pixels (0 where
+            there are none), summed over the tasks, if `labels` were given.
 
         Raises:
             `ValueError`: if `pixel_values` or `labels` have another shape, or a label is out of range.
         """
-        config = self.config
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != config.num_channels:
-            raise ValueError(
-                f"pixel_values have shape {tuple(pixel_values.shape)}; expected (batch, {config.num_channels}, height, "
-                "width), as FCNImageProcessor makes them."
-            )
-        height, width = pixel_values.shape[-2:]
-        pixel_values = pixel_values.to(self.dtype)
-        if self.training and self.run_stage.gradient_checkpointing and not pixel_values.requires_grad:
-            # Reentrant checkpointing leaves layers without gradients whose input asks for none.
-            pixel_values = pixel_values.detach().requires_grad_()
-
-        parts = pixel_values.split(list(config.streams), dim=1) if config.streams else [pixel_values]
-        features = [self._features(part, trunk) for part, trunk in zip(parts, self.trunks, strict=True)]
-        tasks = {task: f"_{task}" for task in config.tasks} if config.tasks else {"": ""}
-        logits = {task: self._logits(features, suffix, height, width) for task, suffix in tasks.items()}
-
+        maps = self.fcn(pixel_values, output_hidden_states=True).hidden_states
+        answers = {task: head(maps, pixel_values.shape[-2:]) for task, head in self.heads.items()}
+        logits = {task: task_logits for task, (task_logits, _) in answers.items()}
+        first_logits, coarse_scores = next(iter(answers.values()))
         if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        hidden_states = tuple(map for feature_maps, last in features for map in (*feature_maps, last))
+            output_hidden_states = self.config.output_hidden_states
         return FCNSemanticSegmenterOutput(
             loss=None if labels is None else self._loss(logits, labels),
-            logits=next(iter(logits.values())),
-            hidden_states=hidden_states if output_hidden_states else None,
-            logits_by_task=logits if config.tasks else None,
+            logits=first_logits,
+            hidden_states=maps if output_hidden_states else None,
+            coarse_scores=coarse_scores,
+            logits_by_task=logits if self.config.tasks else None,
         )
 
 
-__all__ = ["FCNForSemanticSegmentation", "FCNPreTrainedModel", "FCNSemanticSegmenterOutput"]
+__all__ = ["FCNForSemanticSegmentation", "FCNModel", "FCNPreTrainedModel", "FCNSemanticSegmenterOutput"]

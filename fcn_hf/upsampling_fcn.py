@@ -27,6 +27,11 @@ class CoordinateMap(NamedTuple):
         """How many positions of `other` come before position 0 of this map; negative if this one starts first."""
         return (self.offset - other.offset) / self.scale
 
+    def meet(self, finer: "CoordinateMap") -> tuple[int, "CoordinateMap"]:
+        """How many positions of `finer`, of the same scale, come before position 0 of this map, and where their sum
+        lies, which starts where the later of the two does."""
+        return int(self.crop_offset(finer)), max(self, finer, key=lambda map: map.offset)
+
     def upsampling_onto(self, other: "CoordinateMap", factor: int) -> tuple[int, "CoordinateMap"]:
         """
         The kernel size of an upsampling by `factor` whose positions fall onto those of `other`, and the map after it.
@@ -79,6 +84,11 @@ class FCNUpsampling(nn.Module):
             self.weight = nn.Parameter(weight)
         else:
             self.register_buffer("weight", weight)
+
+    def extra_repr(self) -> str:
+        num_labels, kernel_size = self.weight.shape[0], self.weight.shape[-1]
+        learned = isinstance(self.weight, nn.Parameter)
+        return f"{num_labels}, factor={self.factor}, kernel_size={kernel_size}, learned={learned}"
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """`(B, num_labels, H, W)` -> `(B, num_labels, (H + 1) * factor, (W + 1) * factor)`, uncropped.

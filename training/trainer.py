@@ -141,7 +141,7 @@ class FCNTrainer(Trainer):
         labels, loss_of = inputs["labels"], self.segmentation_loss
         arguments = loss_of.arguments
         auxiliary = arguments.auxiliary_loss_weight > 0 and model.training
-        outputs = model(pixel_values=inputs["pixel_values"], output_hidden_states=auxiliary)
+        outputs = model(pixel_values=inputs["pixel_values"])
         weight = (
             self._get_num_items_in_batch([inputs], labels.device) if num_items_in_batch is None else num_items_in_batch
         )
@@ -151,8 +151,7 @@ class FCNTrainer(Trainer):
         if auxiliary:
             # An eighth of the size is enough to compare scores of stride 32 with, at a 64th of the cost.
             coarse_labels = labels[:, 4::8, 4::8]
-            coarse_scores = self.accelerator.unwrap_model(model).score_fr(outputs.hidden_states[-1])
-            coarse_scores = F.interpolate(coarse_scores.float(), coarse_labels.shape[-2:], mode="bilinear")
+            coarse_scores = F.interpolate(outputs.coarse_scores.float(), coarse_labels.shape[-2:], mode="bilinear")
             auxiliary_loss = 64 * loss_of.cross_entropy(coarse_scores, coarse_labels) / weight
             loss = loss + arguments.auxiliary_loss_weight * auxiliary_loss
         return (loss, {"logits": outputs.logits}) if return_outputs else loss

@@ -38,6 +38,7 @@ from .published import PUBLISHED
 
 LABEL_SETS = {len(labels.labels): labels for labels in (VOC, PASCAL_CONTEXT, SIFT_FLOW, NYUD_40)}
 TASKS = {"_sem": "semantic", "_geo": "geometric"}
+Tensor = np.ndarray | CaffeBlob
 # 3x3 convolutions in each stage of VGG11, 13, 16 and 19 (arXiv:1409.1556, table 1).
 VGG_DEPTHS = ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4))
 
@@ -85,7 +86,7 @@ class _CaffeNet:
         self.blobs = dict(blobs)
         self.data_layer = data_layer
         self.inputs = inputs
-        self.tensors: dict[str, np.ndarray | CaffeBlob] = {}
+        self.tensors: dict[str, Tensor] = {}
         self.factors: dict[str, np.ndarray] = {}
         self.notes: list[str] = []
         self.mean_source = ""
@@ -271,11 +272,19 @@ class _CaffeNet:
         scorers = ["score_fr", *["score_pool4", "score_pool3"][: {32: 0, 16: 1, 8: 2}[stride]]]
         counts = set()
         for scorer in scorers:
-            for number, stream in enumerate(streams, start=1):
-                name = f"{scorer}{ours}" + (f"_stream{number}" if number > 1 else "")
-                counts.add(self.convolution(scorer + task + stream, name)[0])
-                if scorer != "score_fr":
-                    self.scale(scorer.removeprefix("score_") + stream, f"{name}.weight", scales, len(streams) == 1)
+            weights: list[Tensor] = []
+            biases: list[Tensor] = []
+            for stream in streams:
+                weight, bias = self.take(scorer + task + stream, 2)
+                counts.add(weight.shape[0])
+                pool = scorer.removeprefix("score_") + stream
+                weights.append(self.scale(pool, f"{scorer}{ours}.weight", weight, scales, len(streams) == 1))
+                biases.append(bias)
+            if len(streams) > 1:
+                # Caffe averages the scores of its streams; here one scorer reads the maps of all of them.
+                weights = [np.concatenate([read(weight) for weight in weights], axis=1) / len(streams)]
+                biases = [np.mean([read(bias) for bias in biases], axis=0)]
+            self.tensors[f"{scorer}{ours}.weight"], self.tensors[f"{scorer}{ours}.bias"] = weights[0], biases[0]
         if len(counts) > 1:
             raise self.error(f"the layers {scorers} score {sorted(counts)} classes; expected one number.")
         upsamplings = {upscore: f"upscore{stride}"}
@@ -285,8 +294,8 @@ class _CaffeNet:
             self.tensors[f"{name}{ours}.weight"] = self.upsampling(theirs + task)
         return counts.pop()
 
-    def scale(self, pool: str, weight: str, scales: list[float], alone: bool) -> None:
-        """Take over the factor on a pooled map, of the net that was trained at once (voc-fcn8s-atonce/net.py).
+    def scale(self, pool: str, name: str, scorer: CaffeBlob, scales: list[float], alone: bool) -> Tensor:
+        """A scorer's weight with the factor on its pooled map, of the net trained at once (voc-fcn8s-atonce/net.py).
 
         Several tasks share it. One factor for all channels of the one stream goes into the config; others, which it
         has no place for, into the scorer.
@@ -294,17 +303,15 @@ class _CaffeNet:
         if f"scale_{pool}" in self.blobs:
             self.factors[pool] = self.take(f"scale_{pool}", 1)[0].read().reshape(-1)
         if pool not in self.factors:
-            return
-        factors, scorer = self.factors[pool], self.tensors[weight]
+            return scorer
+        factors = self.factors[pool]
         if len(factors) not in (1, scorer.shape[1]):
             raise self.error(f"the layer 'scale_{pool}' has {len(factors)} factors; expected {scorer.shape[1]}.")
         if alone and len(set(factors.tolist())) == 1:
             scales[0 if pool.startswith("pool4") else 1] = float(factors[0])
-        elif isinstance(scorer, CaffeBlob):
-            self.tensors[weight] = scorer.read() * factors[None, :, None, None]
-            self.notes.append(
-                f"The factors of scale_{pool} differ by channel or stream; {weight} was multiplied by them."
-            )
+            return scorer
+        self.notes.append(f"The factors of scale_{pool} differ by channel or stream; {name} was multiplied by them.")
+        return scorer.read() * factors[None, :, None, None]
 
     def upsampling(self, name: str) -> np.ndarray:
         """One kernel for each class."""
@@ -391,6 +398,11 @@ class _CaffeNet:
             ):
                 return net
         return None
+
+
+def read(tensor: Tensor) -> np.ndarray:
+    """Its numbers in memory."""
+    return tensor if isinstance(tensor, np.ndarray) else tensor.read()
 
 
 def is_colour(value: object) -> bool:

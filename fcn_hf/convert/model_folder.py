@@ -16,6 +16,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from ..configuration_fcn import FCNConfig
 from ..image_processing_fcn import FCNImageProcessor
 from ..modeling_fcn import FCNForSemanticSegmentation
+from .names import published_names
 from .safetensors_file import StreamedTensor, write_safetensors
 
 CARD = """---
@@ -77,7 +78,7 @@ class Conversion:
     Args:
         config: of the net.
         processor: what turns ordinary pictures into the input that these weights want.
-        tensors: every parameter and buffer of the net by name, but those in `fresh`.
+        tensors: every parameter and buffer of the net but those in `fresh`, by the names of `published_names`.
         title: of the card, such as "FCN-8s, PASCAL VOC".
         description: a sentence or two about the net, for the card.
         source: file or model the weights came from.
@@ -99,10 +100,10 @@ class Conversion:
     fresh: tuple[str, ...] = ()
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor of the net, without building it."""
+        """Shape of every tensor of the net by its name in the release, without building it."""
         with torch.device("meta"):
-            model = FCNForSemanticSegmentation(self.config)
-        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+            state = FCNForSemanticSegmentation(self.config).state_dict()
+        return {name: tuple(state[place].shape) for name, place in published_names(state).items()}
 
     def build(self) -> FCNForSemanticSegmentation:
         """The net in memory, in evaluation mode.
@@ -112,8 +113,9 @@ class Conversion:
         """
         self.check()
         model = FCNForSemanticSegmentation(self.config)
+        places = published_names(model.state_dict())
         tensors = {
-            name: torch.from_numpy(tensor if isinstance(tensor, np.ndarray) else tensor.read())
+            places[name]: torch.from_numpy(tensor if isinstance(tensor, np.ndarray) else tensor.read())
             for name, tensor in self.tensors.items()
         }
         model.load_state_dict(tensors, strict=False)
@@ -160,17 +162,17 @@ def write_model_folder(conversion: Conversion, folder: str | Path) -> None:
     """
     folder = check_destination(folder)
     conversion.check()
-    tensors = dict(conversion.tensors)
-    if conversion.fresh:
-        start = FCNForSemanticSegmentation(conversion.config).state_dict()
-        tensors |= {name: start[name].numpy() for name in conversion.fresh}
+    with torch.device("cpu" if conversion.fresh else "meta"):
+        model = FCNForSemanticSegmentation(conversion.config)
+    start = model.state_dict()
+    places = published_names(start)
+    tensors = {places[name]: tensor for name, tensor in conversion.tensors.items()}
+    tensors |= {places[name]: start[places[name]].numpy() for name in conversion.fresh}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
         aside = Path(temporary) / folder.name
         aside.mkdir()
         write_safetensors(aside / "model.safetensors", tensors)
-        with torch.device("meta"):
-            model = FCNForSemanticSegmentation(conversion.config)
         model.config.architectures = [type(model).__name__]
         model.config.dtype = "float32"
         custom_object_save(model, aside, config=model.config)  # type: ignore[arg-type]

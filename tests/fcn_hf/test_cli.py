@@ -111,7 +111,7 @@ def test_evaluate_says_what_is_wrong_in_one_line(model_folder, dataset_folder, a
 def test_a_class_that_never_occurs_is_null_in_the_json(tiny, dataset_folder, tmp_path):
     model = tiny(num_labels=6, upsampling="bilinear")
     with torch.no_grad():
-        model.score_fr.bias[5] = -1e4
+        model.heads["semantic"].score_fr.bias[5] = -1e4
     model.save_pretrained(tmp_path / "six")
     FCNImageProcessor(num_labels=6).save_pretrained(tmp_path / "six")
     result = run(

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoModel
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.modeling_fcn import FCNUpsampling, bilinear_kernel
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor, FCNModel
+from fcn_hf.upsampling_fcn import FCNUpsampling, bilinear_kernel
+from tests.helpers import layers, published_state
 
 STRIDES = (32, 16, 8)
 GEOMETRIES = ("same", "caffe")
@@ -31,14 +34,14 @@ def test_logits_have_the_size_of_the_input(tiny, stride, geometry, size):
     ("stride", "offsets", "final"), [(32, [], 19), (16, [5], 27), (8, [5, 9], 31)], ids=["32s", "16s", "8s"]
 )
 def test_crop_offsets_are_those_of_the_release(tiny, stride, offsets, final):
-    model = tiny(prediction_stride=stride, geometry="caffe")
-    assert [offset for *_, offset in model.skips] == offsets
-    assert model.crop_offset == final
+    head = tiny(prediction_stride=stride, geometry="caffe").heads["semantic"]
+    assert [getattr(head, name) for name in ("offset4", "offset3") if hasattr(head, name)] == offsets
+    assert head.crop_offset == final
 
 
 def release_forward(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     """The release's net.py (voc-fcn8s and its coarser sisters) in plain PyTorch, with its tabulated crops."""
-    weights = dict(model.state_dict())
+    weights = published_state(model)
 
     def convolve(x, name, padding=0):
         return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
@@ -74,8 +77,8 @@ def test_caffe_geometry_is_the_release_layer_for_layer(tiny, stride):
 def test_fc6_is_a_7x7_convolution_of_512_to_4096():
     with torch.device("meta"):
         model = FCNForSemanticSegmentation(FCNConfig(num_labels=21))
-    assert model.fc6.weight.shape == (4096, 512, 7, 7)
-    assert model.fc7.weight.shape == (4096, 4096, 1, 1)
+    assert layers(model)["fc6"].weight.shape == (4096, 512, 7, 7)
+    assert layers(model)["fc7"].weight.shape == (4096, 4096, 1, 1)
     # 134M parameters: the paper's number for FCN-VGG16 (CVPR, table 1).
     assert 134e6 < model.num_parameters() < 135e6
 
@@ -108,8 +111,8 @@ def test_bilinear_kernel_interpolates_linearly(factor):
 def test_which_upsampling_learns_survives_a_round_trip(tiny, tmp_path, upsampling, trained):
     tiny(upsampling=upsampling).save_pretrained(tmp_path)
     model = FCNForSemanticSegmentation.from_pretrained(tmp_path)
-    assert {name.split(".")[0] for name, _ in model.named_parameters() if name.startswith("upscore")} == trained
-    assert {name.split(".")[0] for name in model.state_dict() if name.startswith("upscore")} == {
+    assert {name.split(".")[2] for name, _ in model.named_parameters() if ".upscore" in name} == trained
+    assert {name.split(".")[2] for name in model.state_dict() if ".upscore" in name} == {
         "upscore2", "upscore_pool4", "upscore8"
     }  # fmt: skip
 
@@ -118,10 +121,11 @@ def test_a_finer_net_starts_with_the_answers_of_the_coarser_one(tiny, tmp_path):
     coarse = tiny(prediction_stride=32)
     coarse.save_pretrained(tmp_path)
     fine = FCNForSemanticSegmentation.from_pretrained(tmp_path, prediction_stride=8).eval()
-    assert not fine.score_pool4.weight.any() and not fine.score_pool3.bias.any()
-    assert torch.equal(fine.conv3_1.weight, coarse.conv3_1.weight)
+    head = fine.heads["semantic"]
+    assert not head.score_pool4.weight.any() and not head.score_pool3.bias.any()
+    assert torch.equal(layers(fine)["conv3_1"].weight, layers(coarse)["conv3_1"].weight)
     # Far from the border of a plain picture every score map is flat, so all bilinear upsampling says the same.
-    coarse.upscore32.weight.data.copy_(bilinear_kernel(32).expand(5, 1, 64, 64))
+    coarse.heads["semantic"].upscore32.weight.data.copy_(bilinear_kernel(32).expand(5, 1, 64, 64))
     centre = (..., slice(300, 340), slice(300, 340))
     pixel_values = torch.full((1, 3, 640, 640), 0.7)
     expected = coarse(pixel_values).logits[centre]
@@ -235,6 +239,52 @@ def test_save_and_load_are_bit_equal_and_safetensors_only(tiny, tmp_path, upsamp
     ]
     loaded = FCNForSemanticSegmentation.from_pretrained(tmp_path)
     assert torch.equal(loaded(pixel_values).logits, model(pixel_values).logits)
+
+
+@torch.no_grad()
+def test_auto_model_gives_the_features_of_a_folder(tiny, tmp_path):
+    model, pixel_values = tiny(), torch.randn(1, 3, 64, 96)
+    model.save_pretrained(tmp_path)
+    features = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(features, FCNModel) and model.base_model is model.fcn
+    outputs, expected = features(pixel_values), model(pixel_values, output_hidden_states=True).hidden_states
+    assert torch.equal(outputs.last_hidden_state, expected[-1]) and outputs.hidden_states is None
+    every = features(pixel_values, output_hidden_states=True).hidden_states
+    assert all(torch.equal(*pair) for pair in zip(every, expected, strict=True))
+
+
+def test_freezing_the_trunk_is_one_line(tiny):
+    model = tiny().train()
+    model.base_model.requires_grad_(False)
+    model(torch.randn(1, 3, 40, 40), labels=torch.randint(0, 5, (1, 40, 40))).loss.backward()
+    trained = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert trained == {"heads"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", STRIDES)
+def test_coarse_scores_are_what_the_logits_begin_with(tiny, stride):
+    model, pixel_values = tiny(prediction_stride=stride), torch.randn(1, 3, 64, 96)
+    outputs = model(pixel_values, output_hidden_states=True)
+    expected = model.heads["semantic"].score_fr(outputs.hidden_states[-1])
+    assert expected.shape == (1, 5, 2, 3) and torch.equal(outputs.coarse_scores, expected)
+
+
+def test_the_printed_net_reads_as_the_papers():
+    with torch.device("meta"):
+        printed = repr(FCNForSemanticSegmentation(FCNConfig()))
+    names = re.findall(r"\((\w+)\): (?:Conv2d|ReLU|FCNPooling|Dropout|FCNScorer|FCNUpsampling)\(", printed)
+    stages = [
+        name
+        for stage, depth in enumerate((2, 2, 3, 3, 3), 1)
+        for layer in range(1, depth + 1)
+        for name in (f"conv{stage}_{layer}", f"relu{stage}_{layer}", *([f"pool{stage}"] if layer == depth else []))
+    ]
+    classifier = ["fc6", "relu6", "drop6", "fc7", "relu7", "drop7"]
+    head = ["score_fr", "score_pool4", "upscore2", "score_pool3", "upscore_pool4", "upscore8"]
+    assert names == stages + classifier + head
+    assert "(fc6): Conv2d(512, 4096, kernel_size=(7, 7)" in printed
+    assert "(upscore8): FCNUpsampling(2, factor=8, kernel_size=16, learned=True)" in printed
 
 
 @pytest.fixture

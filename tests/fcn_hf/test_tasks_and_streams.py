@@ -8,6 +8,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation
+from fcn_hf.convert.names import published_names
+from tests.helpers import published_state
 
 STRIDES = (32, 16, 8)
 # Not in alphabetical order, in which JSON would put them.
@@ -30,7 +32,7 @@ def test_one_head_and_one_stream_keep_the_names_of_the_paper(settings):
     ]
     layers = [*convolutions, "fc6", "fc7", "score_fr", "score_pool4", "score_pool3"]
     upsamplings = ["upscore2", "upscore_pool4", "upscore8"]
-    assert set(model.state_dict()) == {
+    assert set(published_state(model)) == {
         *(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")),
         *(f"{upsampling}.weight" for upsampling in upsamplings),
     }
@@ -43,19 +45,16 @@ def test_one_net_has_no_logits_by_task(tiny):
 
 def test_names_tell_tasks_and_streams_apart(tiny):
     model = tiny(tasks={"semantic": 5, "geometric": 3}, streams=(3, 1), prediction_stride=16)
-    heads = {name.partition(".")[0] for name in model.state_dict() if name.startswith(("score", "upscore"))}
-    assert heads == {
-        f"{layer}_{task}" for layer in ("upscore2", "upscore16") for task in ("semantic", "geometric")
-    } | {
-        f"{scorer}_{task}{stream}"
-        for scorer in ("score_fr", "score_pool4")
+    names = set(published_names(model.state_dict()))
+    assert {name.partition(".")[0] for name in names if name.startswith(("score", "upscore"))} == {
+        f"{layer}_{task}"
+        for layer in ("score_fr", "score_pool4", "upscore2", "upscore16")
         for task in ("semantic", "geometric")
-        for stream in ("", "_stream2")
-    }  # fmt: skip
-    trunk = {name for name in model.state_dict() if not name.startswith(("score", "upscore"))}
+    }
+    trunk = {name for name in names if not name.startswith(("score", "upscore"))}
     first = {name for name in trunk if not name.partition(".")[0].endswith("_stream2")}
     assert trunk - first == {"_stream2.".join(name.split(".")) for name in first}
-    assert model.conv1_1.in_channels == 3 and model.conv1_1_stream2.in_channels == 1
+    assert [trunk.stages[0].conv1_1.in_channels for trunk in model.fcn.trunk] == [3, 1]
 
 
 # Tasks
@@ -69,7 +68,8 @@ def test_each_task_answers_as_a_net_of_its_own(tiny, stride):
     assert torch.equal(outputs.logits, outputs.logits_by_task["semantic"])
     for task, count in TASKS.items():
         single = tiny(num_labels=count, prediction_stride=stride)
-        weights = {name.replace(f"_{task}.", "."): value for name, value in model.state_dict().items()}
+        weights = {name.replace(f".{task}.", ".semantic."): value for name, value in model.state_dict().items()
+                   if task in name or not name.startswith("heads.")}  # fmt: skip
         single.load_state_dict({name: weights[name] for name in single.state_dict()})
         assert outputs.logits_by_task[task].shape == (2, count, 50, 70)
         assert torch.equal(outputs.logits_by_task[task], single(pixel_values).logits)
@@ -96,13 +96,14 @@ def test_every_head_learns_from_its_own_labels_only(tiny):
     trained = {
         name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()
     }
-    assert {"score_fr_geometric.weight", "upscore8_geometric.weight", "conv1_1.weight"} <= trained
+    head, first = "heads.geometric", "fcn.trunk.stages.0.conv1_1.weight"
+    assert {f"{head}.score_fr.weight", f"{head}.upscore8.weight", first} <= trained
     assert not any("semantic" in name or "alpha" in name for name in trained)
 
 
 def test_a_net_of_one_task_takes_labels_by_no_name(tiny):
     labels = torch.zeros(1, 8, 8, dtype=torch.long)
-    with pytest.raises(ValueError, match="labels are given for the tasks.*'semantic'"):
+    with pytest.raises(ValueError, match="labels are given for the tasks.*'semantic'.*a tensor"):
         tiny()(torch.randn(1, 3, 8, 8), labels={"semantic": labels})
 
 
@@ -170,18 +171,24 @@ def test_wrong_tasks_and_streams_are_named(settings, message):
 @pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize("geometry", ["same", "caffe"])
 @pytest.mark.parametrize("streams", [(3, 3), (3, 1)], ids=str)
-def test_scores_of_the_streams_are_averaged(tiny, streams, geometry, stride):
+@torch.no_grad()
+def test_scoring_all_streams_together_averages_their_scores(tiny, streams, geometry, stride):
     settings = {"prediction_stride": stride, "geometry": geometry, "skip_scales": (0.5, 0.25)}
     model = tiny(streams=streams, **settings)
     assert model.config.num_channels == sum(streams)
     pixel_values = torch.randn(2, sum(streams), 50, 41)
     logits = []
-    for suffix, part in zip(("", "_stream2"), pixel_values.split(streams, dim=1), strict=True):
+    for number, part in enumerate(pixel_values.split(streams, dim=1)):
         single = tiny(num_channels=part.shape[1], **settings)
         weights = model.state_dict()
-        single.load_state_dict(
-            {name: weights.get(f"{suffix}.".join(name.split(".")), weights[name]) for name in single.state_dict()}
-        )
+        for name, value in single.state_dict().items():
+            if name.startswith("fcn."):
+                value.copy_(weights[name.replace("fcn.trunk", f"fcn.trunk.{number}")])
+            elif ".score_" in name and name.endswith("weight"):
+                # The one scorer of all streams: its share of the channels, times as many as there are streams.
+                value.copy_(2 * weights[name].chunk(2, dim=1)[number])
+            else:
+                value.copy_(weights[name])
         logits.append(single(part).logits)
     assert not torch.allclose(*logits)
     torch.testing.assert_close(model(pixel_values).logits, torch.stack(logits).mean(dim=0), atol=1e-5, rtol=1e-4)
@@ -195,10 +202,11 @@ def test_streams_and_tasks_go_together(tiny, tmp_path):
     assert list(loaded.config.streams) == [3, 3]
     outputs, expected = loaded(pixel_values, output_hidden_states=True), model(pixel_values)
     assert all(torch.equal(outputs.logits_by_task[task], expected.logits_by_task[task]) for task in tasks)
-    assert len(outputs.hidden_states) == 2 * 6
+    assert len(outputs.hidden_states) == 6 and outputs.hidden_states[-1].shape[1] == 2 * 8
     model.train()(pixel_values, labels=draw_labels(tasks, (1, 33, 40))).loss.backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
-    assert model.conv1_1_stream2.weight.grad.any() and model.score_fr_geometric_stream2.weight.grad.any()
+    assert model.fcn.trunk[1].stages[0].conv1_1.weight.grad.any()
+    assert model.heads["geometric"].score_fr.weight.grad[:, 8:].any()
 
 
 def test_pictures_without_the_channels_of_all_streams_are_refused(tiny):

@@ -211,7 +211,7 @@ def test_rows_are_evenly_spread_and_of_a_stream_the_first_ones(rows):
 
 def test_a_model_is_left_in_the_mode_that_it_was_in_part_by_part(tiny, rows):
     model = tiny(num_labels=11).train()
-    model.conv1_1.eval()
+    model.fcn.trunk.stages[0].conv1_1.eval()
     before = [module.training for module in model.modules()]
     processor = FCNImageProcessor(num_labels=11)
     shown = predicted_examples(model, processor, chosen_rows(rows, 1), COLUMNS)

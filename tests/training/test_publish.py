@@ -44,7 +44,7 @@ def finished_folder(tmp_path_factory):
     torch.manual_seed(0)
     sizes = {"hidden_sizes": (4, 4, 8, 8, 8), "depths": (1, 1, 1, 1, 1), "hidden_size": 8}
     model = FCNForSemanticSegmentation(FCNConfig(id2label=dict(enumerate(NAMES)), **sizes)).eval()
-    torch.nn.init.normal_(model.score_fr.weight)
+    torch.nn.init.normal_(model.heads["semantic"].score_fr.weight)
     export_model(model, FCNImageProcessor(num_labels=3), folder)
     scores = {"mean_iou": 0.5, "mean_accuracy": 0.6, "pixel_accuracy": 0.7, "frequency_weighted_iou": 0.6}
     write_card(

@@ -19,7 +19,8 @@ from transformers import TrainingArguments
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.evaluation import DatasetError, evaluate_split, load_splits
-from fcn_hf.modeling_fcn import bilinear_kernel
+from fcn_hf.upsampling_fcn import bilinear_kernel
+from tests.helpers import layers
 from training.augmentation import (
     AugmentationArguments,
     ClassBalancedCrop,
@@ -330,10 +331,11 @@ def test_a_start_with_other_classes_gives_its_trunk_and_says_that_scores_begin_a
     for count, said in ((5, ""), (3, "knows 5 classes and the dataset 3")):
         model = build_model(arguments, {index: f"class {index}" for index in range(count)})
         assert said in capsys.readouterr().out
-        assert torch.equal(model.fc6.weight, start.fc6.weight)
-        assert model.score_fr.weight.shape[0] == count and model.config.num_labels == count
-        assert count != 5 or torch.equal(model.score_fr.weight, start.score_fr.weight)
-    assert (model.score_pool3.weight == 0).all() and torch.equal(model.upscore8.weight[2, 0], bilinear_kernel(8))
+        assert torch.equal(layers(model)["fc6"].weight, layers(start)["fc6"].weight)
+        head, start_head = model.heads["semantic"], start.heads["semantic"]
+        assert head.score_fr.weight.shape[0] == count and model.config.num_labels == count
+        assert count != 5 or torch.equal(head.score_fr.weight, start_head.score_fr.weight)
+    assert (head.score_pool3.weight == 0).all() and torch.equal(head.upscore8.weight[2, 0], bilinear_kernel(8))
     with pytest.raises(SystemExit, match="No weights to start from at 'nowhere'"):
         build_model(ModelArguments("nowhere"), {0: "a"})
 
@@ -347,7 +349,8 @@ def test_the_modern_recipe_goes_on_from_a_classifier_with_batch_normalisation(ti
     log = json.loads((tmp_path / "out" / "training_log.json").read_text())
     assert [entry["step"] for entry in log if "eval_mean_iou" in entry] == [1, 2]
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("start", "out"))
-    assert not torch.equal(before["conv1_1.weight"], after["conv1_1.weight"])
+    first = "fcn.trunk.stages.0.conv1_1.weight"
+    assert not torch.equal(before[first], after[first])
 
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if path.name.startswith("voc-")], ids=lambda p: p.stem)
@@ -366,9 +369,10 @@ def test_the_release_s_recipes_train_whole_pictures_one_by_one(tiny, streets_fol
     # The weights that it starts from want their own mean and scale.
     assert list(FCNImageProcessor.from_pretrained(tmp_path / "out").image_mean) == [0.5] * 3
     before, after = load_file(start / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
-    assert not torch.equal(before["fc6.weight"], after["fc6.weight"])
+    fc6 = "fcn.trunk.classifier.fc6.weight"
+    assert not torch.equal(before[fc6], after[fc6])
     stride = config["prediction_stride"]
-    assert torch.equal(after[f"upscore{stride}.weight"][0, 0], bilinear_kernel(stride))
+    assert torch.equal(after[f"heads.semantic.upscore{stride}.weight"][0, 0], bilinear_kernel(stride))
 
 
 def test_biases_learn_twice_as_fast_and_do_not_decay(tiny, tmp_path):

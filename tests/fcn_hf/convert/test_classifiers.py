@@ -18,6 +18,7 @@ from fcn_hf.cli import app
 from fcn_hf.convert import ConversionError, convert, from_classifier
 from fcn_hf.convert import classifiers as module
 from fcn_hf.upsampling_fcn import bilinear_kernel
+from tests.helpers import layers, published_state
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -79,12 +80,8 @@ def assert_refused(folder, arguments, message):
 
 def coarse_scores(model, pixel_values):
     """What the scorer answers, before any upsampling."""
-    kept = []
-    hook = model.score_fr.register_forward_hook(lambda layer, inputs, output: kept.append(output))
     with torch.no_grad():
-        model(pixel_values)
-    hook.remove()
-    return kept[0]
+        return model(pixel_values).coarse_scores
 
 
 @pytest.mark.parametrize("name", ["vgg16", "alexnet"])
@@ -117,14 +114,14 @@ def test_the_kept_scorer_answers_as_the_classifier_where_it_sees_the_same(name):
 def test_all_weights_are_the_classifiers(name, kernel):
     classifier = TinyClassifier(name)
     model, _ = from_classifier(classifier)
-    ours, theirs = model.state_dict(), classifier.state_dict()
+    ours, theirs = published_state(model), classifier.state_dict()
     fresh = {key for key in ours if key.startswith("upscore")}
     assert fresh and len(ours) - len(fresh) == len(theirs)
     for (key, tensor), expected in zip(
         [item for item in ours.items() if item[0] not in fresh], theirs.values(), strict=True
     ):
         assert torch.equal(tensor.reshape(expected.shape), expected), key
-    assert model.fc6.weight.shape[-2:] == (kernel, kernel) and model.fc7.weight.shape[-2:] == (1, 1)
+    assert ours["fc6.weight"].shape[-2:] == (kernel, kernel) and ours["fc7.weight"].shape[-2:] == (1, 1)
 
 
 def test_alexnet_is_torchvisions_not_the_releases():
@@ -143,7 +140,7 @@ def googlenet():
 
 def test_googlenet_keeps_its_weights_but_the_auxiliary_classifiers(googlenet):
     model, _ = from_classifier(googlenet)
-    ours, theirs = model.state_dict(), googlenet.state_dict()
+    ours, theirs = published_state(model), googlenet.state_dict()
     kept = {key: tensor for key, tensor in theirs.items() if not key.startswith(("aux1.", "aux2.", "fc."))}
     assert {key for key in ours if key not in kept} == {"score_fr.weight", "score_fr.bias", "upscore32.weight"}
     assert all(torch.equal(ours[key], tensor) for key, tensor in kept.items())
@@ -184,12 +181,13 @@ def test_a_new_scorer_starts_as_in_a_new_net_with_skips_of_zero(tmp_path, name, 
     assert "Its scorers are new: fine-tune it." in result.stdout
     model = FCNForSemanticSegmentation.from_pretrained(tmp_path / "m")
     assert model.config.num_labels == 5 and model.config.prediction_stride == stride
-    assert model.score_fr.weight.shape == (5, 12, 1, 1)
-    assert 0 < model.score_fr.weight.abs().max() < 0.1 and not model.score_fr.bias.any()
+    head = model.heads["semantic"]
+    assert head.score_fr.weight.shape == (5, 12, 1, 1)
+    assert 0 < head.score_fr.weight.abs().max() < 0.1 and not head.score_fr.bias.any()
     skips = {32: [], 16: ["score_pool4"], 8: ["score_pool4", "score_pool3"]}[stride]
-    assert [key for key, _ in model.named_children() if key.startswith("score_pool")] == skips
-    assert not any(parameter.any() for skip in skips for parameter in getattr(model, skip).parameters())
-    kernel = getattr(model, f"upscore{stride}").weight
+    assert [key for key, _ in head.named_children() if key.startswith("score_pool")] == skips
+    assert not any(parameter.any() for skip in skips for parameter in getattr(head, skip).parameters())
+    kernel = getattr(head, f"upscore{stride}").weight
     expected = bilinear_kernel(stride, kernel.shape[-1])
     torch.testing.assert_close(kernel, torch.as_tensor(expected).expand_as(kernel).to(kernel))
 
@@ -205,11 +203,11 @@ def test_a_classifier_may_be_a_module_or_a_file(tmp_path, form):
         save_file(classifier.state_dict(), tmp_path / "vgg.safetensors")
         source = str(tmp_path / "vgg.safetensors")
     model, _ = from_classifier(source, num_labels=4, prediction_stride=16, id2label=dict(enumerate("abcd")))
-    assert torch.equal(model.conv2_2.weight, classifier.features[5].weight)
+    assert torch.equal(layers(model)["conv2_2"].weight, classifier.features[5].weight)
     assert model.config.id2label == {0: "a", 1: "b", 2: "c", 3: "d"}
     # The net is a copy: training it leaves the classifier alone.
     with torch.no_grad():
-        model.conv2_2.weight.zero_()
+        layers(model)["conv2_2"].weight.zero_()
     assert classifier.features[5].weight.any()
 
 

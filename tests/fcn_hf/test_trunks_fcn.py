@@ -1,4 +1,4 @@
-"""What every backbone promises: its own net to the last digit, scores where they belong, and any picture size."""
+"""What every trunk promises: its own net to the last digit, scores where they belong, and any picture size."""
 
 import json
 import os
@@ -22,7 +22,9 @@ from transformers import (
 )
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation
-from fcn_hf.modeling_fcn import bilinear_kernel
+from fcn_hf.convert.names import published_names
+from fcn_hf.upsampling_fcn import bilinear_kernel
+from tests.helpers import layers, published_state
 
 STRIDES = (32, 16, 8)
 GEOMETRIES = ("same", "caffe")
@@ -53,7 +55,7 @@ def build(name: str, **settings) -> FCNForSemanticSegmentation:
     model = build_fresh(name, **settings).eval()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
-            if parameter_name.startswith(("score", "upscore")) or parameter_name.endswith("bias"):
+            if parameter_name.startswith("heads.") or parameter_name.endswith("bias"):
                 parameter.copy_(torch.randn_like(parameter) * 0.2)
     return model
 
@@ -103,7 +105,7 @@ def test_auto_backbones_take_any_size(name, stride):
 @torch.no_grad()
 def test_interpolation_in_place_of_the_last_upsampling_takes_any_size(name):
     model = build(name, upsampling="interpolate")
-    assert not any(key.startswith("upscore8") for key in model.state_dict())
+    assert not any("upscore8" in key for key in model.state_dict())
     for size in SIZES:
         assert model(torch.randn(1, 3, *size)).logits.shape == (1, 5, *size)
 
@@ -113,7 +115,7 @@ def test_interpolation_in_place_of_the_last_upsampling_takes_any_size(name):
 
 def alexnet_release_forward(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     """The release's voc-fcn-alexnet/net.py in plain functions."""
-    weights = dict(model.state_dict())
+    weights = published_state(model)
 
     def convolve(x, name, **kwargs):
         return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **kwargs)
@@ -139,8 +141,9 @@ def alexnet_release_forward(model: nn.Module, pixel_values: torch.Tensor) -> tor
 @torch.no_grad()
 def test_alexnet_in_caffe_geometry_is_the_release_layer_for_layer(size):
     model = build("alexnet", geometry="caffe", prediction_stride=32)
-    assert model.crop_offset == 18
-    assert model.upscore32.weight.shape == (5, 1, 63, 63)
+    head = model.heads["semantic"]
+    assert head.crop_offset == 18
+    assert head.upscore32.weight.shape == (5, 1, 63, 63)
     # As large as the release's inputs, 0..255 without their mean, so that the normalisation matters.
     pixel_values = torch.randn(2, 3, *size) * 100
     expected = alexnet_release_forward(model, pixel_values)
@@ -152,7 +155,7 @@ def test_alexnet_in_caffe_geometry_is_the_release_layer_for_layer(size):
 def test_alexnet_has_the_57m_parameters_of_the_paper():
     with torch.device("meta"):
         model = FCNForSemanticSegmentation(FCNConfig(backbone="alexnet", num_labels=21, prediction_stride=32))
-    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name.endswith("weight")}
+    shapes = {name: tuple(weight.shape) for name, weight in published_state(model).items() if name.endswith("weight")}
     assert shapes == {
         "conv1.weight": (96, 3, 11, 11),
         "conv2.weight": (256, 48, 5, 5),
@@ -193,8 +196,8 @@ def test_googlenet_has_the_names_and_shapes_of_torchvision(torchvision_googlenet
     with torch.device("meta"):
         model = FCNForSemanticSegmentation(FCNConfig(backbone="googlenet", use_batch_norm=True))
     shapes, expected = (
-        {name: tuple(value.shape) for name, value in net.state_dict().items() if is_trunk(name)}
-        for net in (model, torchvision_googlenet)
+        {name: tuple(value.shape) for name, value in state.items() if is_trunk(name)}
+        for state in (published_state(model), torchvision_googlenet.state_dict())
     )
     assert shapes == expected
 
@@ -204,9 +207,10 @@ def test_googlenet_answers_as_torchvision_does_with_its_weights(torchvision_goog
     # The poolings of "caffe" are torchvision's, and 100 px of padding are torchvision's 3 around a border of 97.
     config = FCNConfig(backbone="googlenet", use_batch_norm=True, geometry="caffe", prediction_stride=32)
     model = FCNForSemanticSegmentation(config).eval()
-    weights = {name: value for name, value in torchvision_googlenet.state_dict().items() if is_trunk(name)}
+    places = published_names(model.state_dict())
+    weights = {places[name]: value for name, value in torchvision_googlenet.state_dict().items() if is_trunk(name)}
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and not any(is_trunk(name) for name in missing)
+    assert not unexpected and not any(name.startswith("fcn.") for name in missing)
     answers = {}
     for name in ("inception3b", "inception4e", "inception5b"):
         getattr(torchvision_googlenet, name).register_forward_hook(
@@ -222,9 +226,9 @@ def test_googlenet_answers_as_torchvision_does_with_its_weights(torchvision_goog
 def test_googlenet_without_batch_norm_is_that_of_the_paper():
     with torch.device("meta"):
         model = FCNForSemanticSegmentation(FCNConfig(backbone="googlenet", num_labels=21, prediction_stride=32))
-    assert model.inception3a.branch3[1].conv.kernel_size == (5, 5)
+    assert layers(model)["inception3a"].branch3[1].conv.kernel_size == (5, 5)
     # Table 1 of arXiv:1409.4842, all three branches and the projection of its deepest block.
-    block = model.inception5b
+    block = layers(model)["inception5b"]
     assert [block.branch1.conv.out_channels, block.branch2[1].conv.out_channels] == [384, 384]
     assert [block.branch3[1].conv.out_channels, block.branch4[1].conv.out_channels] == [128, 128]
     # The 6M parameters of FCN-GoogLeNet (CVPR, table 1).
@@ -249,11 +253,11 @@ def centre(picture: torch.Tensor) -> list[float]:
 
 def capture_scores(model: nn.Module) -> dict[int, torch.Tensor]:
     """Scores by stride, filled by the next forward."""
-    scores = {}
-    coarsest = round(model.trunks[0].position.scale)
+    scores: dict[int, torch.Tensor] = {}
+    coarsest, head = round(model.fcn.trunk.answer.position.scale), model.heads["semantic"]
     for name, stride in (("score_fr", coarsest), ("score_pool4", 16), ("score_pool3", 8)):
-        if hasattr(model, name):
-            getattr(model, name).register_forward_hook(
+        if hasattr(head, name):
+            getattr(head, name).register_forward_hook(
                 lambda module, inputs, output, stride=stride: scores.update({stride: output})
             )
     return scores
@@ -271,8 +275,8 @@ def test_each_score_looks_at_pixels_around_its_own(name, geometry, monkeypatch):
     monkeypatch.setattr(
         F, "max_pool2d", lambda x, kernel, stride, padding=0, *args, **kwargs: F.avg_pool2d(x, kernel, stride, padding)
     )
-    scores, trunk = capture_scores(model), model.trunks[0]
-    positions = {32: trunk.position, **{stride: map.position for stride, map in trunk.maps.items()}}
+    scores, trunk = capture_scores(model), model.fcn.trunk
+    positions = {**{stride: map.position for stride, map in trunk.maps.items()}, 32: trunk.answer.position}
     for axis, size in enumerate([(1120, 8), (8, 1120)]):
         pixel_values = torch.ones(1, 3, *size, requires_grad=True)
         model(pixel_values)
@@ -294,12 +298,12 @@ def test_each_score_comes_back_to_the_pixels_it_came_from(name, geometry, stride
     if name == "timm-dilated" and stride > 8:
         pytest.skip("its maps have stride 8 only")
     model = build_fresh(name, geometry=geometry, prediction_stride=stride, num_labels=1).eval()
-    trunk = model.trunks[0]
-    coarsest = round(trunk.position.scale)
-    positions = {"score_fr": trunk.position, "score_pool4": trunk.maps.get(16), "score_pool3": trunk.maps.get(8)}
+    trunk, head = model.fcn.trunk, model.heads["semantic"]
+    coarsest = round(trunk.answer.position.scale)
+    maps = {"score_fr": trunk.answer, "score_pool4": trunk.maps.get(16), "score_pool3": trunk.maps.get(8)}
+    positions = {scorer: map.position for scorer, map in maps.items() if map is not None}
     if geometry == "same" and name in AUTO:
-        assert all(p is None or getattr(p, "position", p).offset * 2 + 1 == getattr(p, "position", p).scale
-                   for p in positions.values())  # fmt: skip
+        assert all(position.offset * 2 + 1 == position.scale for position in positions.values())
     answered: dict[str, tuple[int, int]] = {}
     lit: list[str] = []
 
@@ -313,18 +317,18 @@ def test_each_score_comes_back_to_the_pixels_it_came_from(name, geometry, stride
             answered[scorer] = tuple(position.scale * index + position.offset for index in indices)
             return output
 
-        getattr(model, scorer).register_forward_hook(hook)
+        getattr(head, scorer).register_forward_hook(hook)
 
-    scorers = [scorer for scorer in positions if hasattr(model, scorer)]
+    scorers = [scorer for scorer in positions if hasattr(head, scorer)]
     assert len(scorers) == {32: 1, 16: 2, 8: 3}[stride] - (2 if coarsest == 8 else 0)
     for scorer in scorers:
-        light(scorer, getattr(positions[scorer], "position", positions[scorer]))
+        light(scorer, positions[scorer])
     for scorer in scorers:
         lit[:] = [scorer]
         answer = model(torch.zeros(1, 3, 161, 193)).logits[0, 0]
         assert centre(answer) == pytest.approx(answered[scorer], abs=0.01), scorer
         # Nothing is lost or counted twice: 1 is spread over the pixels that the score stands for.
-        scale = getattr(positions[scorer], "position", positions[scorer]).scale
+        scale = positions[scorer].scale
         assert answer.sum().item() == pytest.approx(scale**2, rel=1e-3), scorer
         y, x = (int(pixel) for pixel in answered[scorer])
         assert answer[y, x].item() == pytest.approx(answer.max().item()), scorer
@@ -361,9 +365,11 @@ def test_a_finer_net_takes_the_weights_of_a_coarser_one_by_name(name, tmp_path):
     coarse.save_pretrained(tmp_path)
     fine, info = FCNForSemanticSegmentation.from_pretrained(tmp_path, prediction_stride=8, output_loading_info=True)
     new = {"score_pool4.weight", "score_pool4.bias", "score_pool3.weight", "score_pool3.bias"}
-    assert info["missing_keys"] == new | {"upscore2.weight", "upscore_pool4.weight", "upscore8.weight"}
-    assert info["unexpected_keys"] == {"upscore32.weight"}
-    weights, expected = fine.state_dict(), coarse.state_dict()
+    places = published_names(fine.state_dict())
+    missing = new | {"upscore2.weight", "upscore_pool4.weight", "upscore8.weight"}
+    assert info["missing_keys"] == {places[name] for name in missing}
+    assert set(info["unexpected_keys"]) == {"heads.semantic.upscore32.weight"}
+    weights, expected = published_state(fine), published_state(coarse)
     assert all(torch.equal(weights[key], expected[key]) for key in expected if key != "upscore32.weight")
     assert not any(weights[key].any() for key in new)
     for key, factor in (("upscore2", 2), ("upscore_pool4", 2), ("upscore8", 8)):
@@ -375,15 +381,16 @@ def test_another_number_of_classes_starts_with_a_fresh_head(tmp_path):
     model = build("resnet")
     model.save_pretrained(tmp_path)
     loaded = FCNForSemanticSegmentation.from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
-    assert 0.005 < loaded.score_fr.weight.std() < 0.02 and not loaded.score_pool3.weight.any()
-    assert torch.equal(loaded.upscore2.weight, bilinear_kernel(2).expand(7, 1, 4, 4))
+    head = loaded.heads["semantic"]
+    assert 0.005 < head.score_fr.weight.std() < 0.02 and not head.score_pool3.weight.any()
+    assert torch.equal(head.upscore2.weight, bilinear_kernel(2).expand(7, 1, 4, 4))
     assert all(
-        torch.equal(a, b) for a, b in zip(loaded.backbone.parameters(), model.backbone.parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(loaded.base_model.parameters(), model.base_model.parameters(), strict=True)
     )
 
 
 def test_backbones_are_initialised_as_their_own_authors_do():
-    convolution = build_fresh("convnext").backbone.embeddings.patch_embeddings
+    convolution = build_fresh("convnext").fcn.trunk.backbone.embeddings.patch_embeddings
     # ConvNeXt's initializer_range; a kaiming initialisation of FCN's own would give 0.12.
     assert convolution.weight.std().item() == pytest.approx(0.02, rel=0.3)
 
@@ -395,16 +402,17 @@ def test_pretrained_backbones_fit_by_name_and_stay_as_they_are(tmp_path):
     torch.manual_seed(1)
     backbone = AutoBackbone.from_config(BACKBONE_CONFIGS["convnext"]).eval()
     model = build("convnext")
-    model.backbone.load_state_dict(backbone.state_dict(), strict=False)
+    model.fcn.trunk.backbone.load_state_dict(backbone.state_dict(), strict=False)
     model.save_pretrained(tmp_path)
     loaded = FCNForSemanticSegmentation.from_pretrained(tmp_path)
     pixel_values = torch.randn(1, 3, 64, 64)
     last = loaded(pixel_values, output_hidden_states=True).hidden_states[2]
-    assert torch.equal(last, loaded.backbone(pixel_values).feature_maps[-1])
+    loaded = loaded.fcn.trunk.backbone
+    assert torch.equal(last, loaded(pixel_values).feature_maps[-1])
     pretrained = backbone.state_dict()
-    shared = [key for key in loaded.backbone.state_dict() if key in pretrained]
+    shared = [key for key in loaded.state_dict() if key in pretrained]
     assert len(shared) > 20
-    assert all(torch.equal(loaded.backbone.state_dict()[key], pretrained[key]) for key in shared)
+    assert all(torch.equal(loaded.state_dict()[key], pretrained[key]) for key in shared)
 
 
 # What users of transformers expect
@@ -438,7 +446,7 @@ def test_a_file_in_half_precision_loads_in_the_dtype_asked_for(name, upsampling,
 
 def used_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """All but the layer normalisation at the end of Swin, which transformers doesn't apply to feature maps."""
-    return {name: p for name, p in model.named_parameters() if not name.startswith("backbone.swin.layernorm.")}
+    return {name: p for name, p in model.named_parameters() if ".backbone.swin.layernorm." not in name}
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -483,7 +491,7 @@ def test_half_precisions_answer_much_as_float32(name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_response_normalisation_survives_activations_as_large_as_the_release_has(dtype):
-    norm = build("alexnet").norm1
+    norm = layers(build("alexnet"))["norm1"]
     activations = (torch.rand(1, 8, 5, 5) * 2000).to(dtype)
     expected = F.local_response_norm(activations.float(), 5, alpha=1e-4, beta=0.75)
     assert norm(activations).dtype == dtype
@@ -618,7 +626,8 @@ def test_a_backbone_may_be_given_as_a_dict():
     config = FCNConfig(backbone="auto", backbone_config=settings, num_labels=4)
     assert settings["model_type"] == "resnet" and isinstance(config.backbone_config, ResNetConfig)
     model = FCNForSemanticSegmentation(config).eval()
-    assert [model.score_pool3.in_channels, model.score_pool4.in_channels, model.score_fr.in_channels] == [8, 16, 24]
+    head = model.heads["semantic"]
+    assert [head.score_pool3.in_channels, head.score_pool4.in_channels, head.score_fr.in_channels] == [8, 16, 24]
     assert model(torch.randn(1, 3, 45, 70)).logits.shape == (1, 4, 45, 70)
 
 
@@ -630,7 +639,8 @@ def test_users_choose_the_maps(tmp_path):
     model = build("resnet", backbone_config=backbone_config)
     states = model(torch.randn(1, 3, 64, 64), output_hidden_states=True).hidden_states
     assert [state.shape[-1] for state in states] == [8, 4, 4]
-    assert not hasattr(model, "score_pool4") and model.score_pool3.in_channels == 8
+    head = model.heads["semantic"]
+    assert not hasattr(head, "score_pool4") and head.score_pool3.in_channels == 8
     model.save_pretrained(tmp_path)
     loaded = FCNForSemanticSegmentation.from_pretrained(tmp_path)
     assert loaded.config.backbone_config.out_features == ["stage2", "stage3"]
@@ -644,9 +654,7 @@ def test_users_choose_the_maps(tmp_path):
 @torch.no_grad()
 def test_a_dilated_backbone_needs_no_skips():
     model = build("timm-dilated", upsampling="bilinear")
-    assert [name for name, _ in model.named_children() if name.startswith(("score", "upscore"))] == [
-        "score_fr", "upscore8"
-    ]  # fmt: skip
+    assert [name for name, _ in model.heads["semantic"].named_children()] == ["score_fr", "upscore8"]
     assert [state.shape[-1] for state in model(torch.randn(1, 3, 65, 65), output_hidden_states=True).hidden_states] == [
         9, 9, 9, 9
     ]  # fmt: skip
