@@ -2,12 +2,12 @@
 
 import sys
 
-from space.inference import ModelError
+from fcn_hf.errors import FCNError
 from space.ui import build, launch
 
 if __name__ == "__main__":
     try:
         page = build()
-    except ModelError as error:
+    except FCNError as error:
         sys.exit(f"error: {error}")
     launch(page)

@@ -7,6 +7,7 @@ from .configuration_fcn import FCNConfig
 from .image_processing_fcn import FCNImageProcessor, FCNImageProcessorPil
 from .metrics import ConfusionMatrix
 from .modeling_fcn import FCNForSemanticSegmentation, FCNModel, FCNPreTrainedModel
+from .prediction import predict
 from .version import __version__
 
 AutoConfig.register("fcn", FCNConfig, exist_ok=True)
@@ -37,4 +38,5 @@ __all__ = [
     "FCNModel",
     "FCNPreTrainedModel",
     "__version__",
+    "predict",
 ]

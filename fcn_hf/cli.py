@@ -14,23 +14,36 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+from typer.core import TyperGroup
 
+from .errors import UNREACHABLE, FCNError, hub_reason
 from .files import write_aside
-from .hub_errors import UNREACHABLE, hub_reason
 from .label_sets import voc_palette
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console()
+
+
+class Commands(TyperGroup):
+    """The commands, of which none ends in a stack trace where one sentence says what is wrong."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (FCNError, OSError, ImportError) as error:
+            complain(str(error))
+            raise typer.Exit(code=1) from error
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, help=__doc__)
 
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or Hub id.")]
 MORE_SCORES, LOOKS = "More scores", "How pictures are looked at (once and whole)"
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; the accelerator, if there is one.")]
 
 
-def fail(message: str) -> typer.Exit:
-    """Print one line to stderr; the caller raises what comes back."""
+def complain(message: str) -> None:
+    """Print one line to stderr."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(message, style="red", markup=False)
-    return typer.Exit(code=1)
 
 
 def load(name: str, device: str | None) -> tuple[Any, Any]:
@@ -39,12 +52,12 @@ def load(name: str, device: str | None) -> tuple[Any, Any]:
         model = AutoModelForSemanticSegmentation.from_pretrained(name)
         processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError, *UNREACHABLE) as error:
-        raise fail(f"No model could be loaded from {name!r}: {hub_reason(error)}") from error
+        raise FCNError(f"No model could be loaded from {name!r}: {hub_reason(error)}") from error
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:
         return model.eval().to(device or accelerator or "cpu"), processor
     except RuntimeError as error:
-        raise fail(f"The model can't go to the device {device!r}: {str(error).splitlines()[0]}") from error
+        raise FCNError(f"The model can't go to the device {device!r}: {str(error).splitlines()[0]}") from error
 
 
 def nan_to_null(scores: dict[str, Any]) -> dict[str, Any]:
@@ -63,19 +76,19 @@ def segment(
     device: DeviceOption = None,
 ) -> None:
     """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
-    from .evaluation import predict
+    from .prediction import predict
 
     targets: dict[Path, Path] = {}
     for path in images:
         target = out / f"{path.stem}.png"
         if target in targets:
-            raise fail(f"{targets[target]} and {path} would both become {target}; rename one, or use two folders.")
+            raise FCNError(f"{targets[target]} and {path} would both become {target}; rename one, or use two folders.")
         if target.resolve() == path.resolve():
-            raise fail(f"The mask of {path} would overwrite it; choose another folder for --out.")
+            raise FCNError(f"The mask of {path} would overwrite it; choose another folder for --out.")
         targets[target] = path
     net, processor = load(model, device)
     if net.config.num_labels > 256:
-        raise fail(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
+        raise FCNError(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
     # A model's own colours, if it brings some, come first; ids beyond them have those of VOC.
     own_colours = getattr(net.config, "palette", None) or []
     colours = np.array([*own_colours, *voc_palette(256)[len(own_colours) :]], dtype=np.uint8)
@@ -87,11 +100,11 @@ def segment(
                 picture = ImageOps.exif_transpose(file)
             mask = predict(net, processor, picture)
         except UnidentifiedImageError:
-            fail(f"{path} is not a picture that Pillow can read.")
+            complain(f"{path} is not a picture that Pillow can read.")
             failed = True
             continue
         except (OSError, ValueError) as error:
-            fail(f"{path}: {error}")
+            complain(f"{path}: {error}")
             failed = True
             continue
         label_map = Image.fromarray(mask.astype(np.uint8), mode="L")
@@ -115,7 +128,7 @@ def read_window(text: str) -> tuple[int, int]:
     """(height, width) from HEIGHTxWIDTH."""
     height, separator, width = text.lower().partition("x")
     if not (separator and height.isdecimal() and width.isdecimal()):
-        raise fail(f"--window is {text!r}; expected HEIGHTxWIDTH in pixels, such as 321x481.")
+        raise FCNError(f"--window is {text!r}; expected HEIGHTxWIDTH in pixels, such as 321x481.")
     return int(height), int(width)
 
 
@@ -124,7 +137,7 @@ def read_scales(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(scale) for scale in text.split(","))
     except ValueError as error:
-        raise fail(f"--scales is {text!r}; expected factors with commas between, such as 0.75,1,1.25.") from error
+        raise FCNError(f"--scales is {text!r}; expected factors with commas between, such as 0.75,1,1.25.") from error
 
 
 @app.command()
@@ -168,45 +181,29 @@ def evaluate(
 ) -> None:
     """Score a model on a split: mean IoU and its sisters, whole pictures at their own size."""
     # Commands import what they alone need: the `datasets` library takes a second and 90 MB.
-    from .evaluation import (
-        DatasetError,
-        HubMeanIoU,
-        InferenceMode,
-        Metric,
-        MetricError,
-        PictureScores,
-        evaluate_split,
-        find_columns,
-        find_split,
-        label_arguments,
-        load_splits,
-    )
+    from .datasets import find_columns, find_split, load_splits
+    from .evaluation import HubMeanIoU, Metric, PictureScores, evaluate_split, label_arguments
     from .metrics import BoundaryF1, ConfusionMatrix
+    from .prediction import InferenceMode
 
-    try:
-        mode = InferenceMode(None if window is None else read_window(window), overlap, read_scales(scales), mirror)
-    except ValueError as error:
-        raise fail(str(error)) from error
-    try:
-        if confusion is not None:
-            from .confusion_picture import draw_confusion
-        rows = find_split(load_splits(dataset), split)
-        columns = find_columns(rows.features, image_column_name, label_column_name)
-        net, processor = load(model, device)
-        arguments = label_arguments(net.config)
-        matrix, pictures = ConfusionMatrix(*arguments), PictureScores(*arguments)
-        metrics: list[Metric] = [matrix]
-        if metric is not None:
-            # Its scores take the place of the matrix's.
-            metrics.append(HubMeanIoU(*arguments))
-        if boundary:
-            metrics.append(BoundaryF1(*arguments))
-        if per_image is not None:
-            metrics.append(pictures)
-        progress = track(rows.select_columns(list(columns)), "Scoring", console=Console(stderr=True), transient=True)
-        scores = evaluate_split(net, processor, progress, columns, mode, metrics)
-    except (DatasetError, MetricError, ImportError) as error:
-        raise fail(str(error)) from error
+    mode = InferenceMode(None if window is None else read_window(window), overlap, read_scales(scales), mirror)
+    if confusion is not None:
+        from .confusion_picture import draw_confusion
+    rows = find_split(load_splits(dataset), split)
+    columns = find_columns(rows.features, image_column_name, label_column_name)
+    net, processor = load(model, device)
+    arguments = label_arguments(net.config)
+    matrix, pictures = ConfusionMatrix(*arguments), PictureScores(*arguments)
+    metrics: list[Metric] = [matrix]
+    if metric is not None:
+        # Its scores take the place of the matrix's.
+        metrics.append(HubMeanIoU(*arguments))
+    if boundary:
+        metrics.append(BoundaryF1(*arguments))
+    if per_image is not None:
+        metrics.append(pictures)
+    progress = track(rows.select_columns(list(columns)), "Scoring", console=Console(stderr=True), transient=True)
+    scores = evaluate_split(net, processor, progress, columns, mode, metrics)
     title = f"{model} on {dataset}, {split}"
     table = Table(title=title, title_justify="left")
     table.add_column("score")
@@ -244,18 +241,15 @@ def convert(
     prediction_stride: Annotated[int | None, typer.Option(help="Classifier: 32, 16 or 8; 32 if left out.")] = None,
 ) -> None:
     """Make a model folder of published weights: Caffe, torchfcn, torchvision, or a classifier to start from."""
-    from .convert import CaffeFileError, ConversionError, write_model_folder
     from .convert import convert as read_source
+    from .convert import write_model_folder
     from .convert.model_folder import check_destination
 
-    try:
-        kinds = None if inputs is None else [kind.strip() for kind in inputs.split(",")]
-        # Before anything is downloaded or read.
-        check_destination(dest)
-        conversion = read_source(source, kinds, at_once, num_labels, prediction_stride)
-        write_model_folder(conversion, dest)
-    except (CaffeFileError, ConversionError, OSError) as error:
-        raise fail(str(error)) from error
+    kinds = None if inputs is None else [kind.strip() for kind in inputs.split(",")]
+    # Before anything is downloaded or read.
+    check_destination(dest)
+    conversion = read_source(source, kinds, at_once, num_labels, prediction_stride)
+    write_model_folder(conversion, dest)
     for note in conversion.notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     ready = f"{dest} is ready: from_pretrained({str(dest)!r}), or hf upload."

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 import fcn_hf  # noqa: F401  (registers FCN with the Auto classes)
+from fcn_hf.errors import FCNError
 from fcn_hf.metrics import ConfusionMatrix
 from space.pictures import Examples, read_picture
 
@@ -37,7 +38,7 @@ TIMING_BUDGET = 0.5
 a new size allocates memory, which would make whichever network comes first look slow."""
 
 
-class ModelError(RuntimeError):
+class ModelError(FCNError):
     """The page can't start with these models; the message names the one at fault and the way out."""
 
 

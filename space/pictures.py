@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fcn_hf.errors import FCNError
+
 EXAMPLES = Path(__file__).parent / "examples"
 
 MAX_PIXELS = 50_000_000
 """Largest picture that is decoded: 150 MB as RGB, and about what a phone's camera gives at most."""
 
 
-class PictureError(ValueError):
+class PictureError(FCNError):
     """A file that can't be shown as a picture; the message is a sentence for the person who chose it."""
 
 

@@ -8,7 +8,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fcn_hf.evaluation import DatasetError
+from fcn_hf.datasets import DatasetError
 
 BLUR_KERNEL = 5
 # Pixels from one answer of the classifier to the next, before upsampling.

@@ -12,7 +12,7 @@ import torch
 import yaml
 from datasets.distributed import split_dataset_by_node
 
-from fcn_hf.evaluation import DatasetError
+from fcn_hf.datasets import DatasetError
 from fcn_hf.image_inputs_fcn import read_picture
 from training.labels import LabelIds
 

@@ -12,7 +12,7 @@ import torch
 from datasets.distributed import split_dataset_by_node
 from torchvision import tv_tensors
 
-from fcn_hf.evaluation import DatasetError
+from fcn_hf.datasets import DatasetError
 from training.data import DataArguments, numbered_rows, read_row, reading
 from training.labels import LabelIds
 

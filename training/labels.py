@@ -11,8 +11,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 
-from fcn_hf.evaluation import DatasetError
-from fcn_hf.hub_errors import UNREACHABLE, hub_reason
+from fcn_hf.datasets import DatasetError
+from fcn_hf.errors import UNREACHABLE, hub_reason
 
 # The key of a palette or a label map that stands for every colour or id that it doesn't name.
 OTHER = "other"

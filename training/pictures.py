@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from fcn_hf.evaluation import evaluation_mode, label_arguments, predict
+from fcn_hf.evaluation import label_arguments
 from fcn_hf.image_inputs_fcn import read_picture
 from fcn_hf.label_sets import voc_palette
+from fcn_hf.prediction import evaluation_mode, predict
 from training.data import ScoredRows, length
 
 WIDTH = 960  # pixels: what a model card shows without scaling

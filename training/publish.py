@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from fcn_hf.hub_errors import UNREACHABLE
+from fcn_hf.errors import UNREACHABLE, FCNError
 
 # Names, of files or of folders above them, that a run leaves behind and a model doesn't need.
 LEFT_OUT = (
@@ -31,7 +31,7 @@ LEFT_OUT = (
 LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass --hub_token"
 
 
-class PublishError(RuntimeError):
+class PublishError(FCNError):
     """A model can't be published; the message is one sentence for the person who asked."""
 
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from fcn_hf.evaluation import DatasetError
+from fcn_hf.datasets import DatasetError
 from training.augmentation import AugmentationArguments
 from training.card import CardArguments
 from training.data import STRUCTURED, DataArguments

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from fcn_hf.evaluation import DatasetError
+from fcn_hf.datasets import DatasetError
 from training.data import DataArguments, length, numbered_rows, read_row
 from training.labels import LARGEST_GUESS, LabelIds, find_id2label
 

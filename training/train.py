@@ -17,9 +17,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.evaluation import DatasetError, find_columns, find_split, load_splits
+from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits
+from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
 from fcn_hf.files import write_aside
-from fcn_hf.hub_errors import UNREACHABLE, hub_reason
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.card import CURVE_FILE, EXAMPLES_FILE, write_card
 from training.curve import LOG_FILE, draw_curve
@@ -239,7 +239,7 @@ def main(arguments: list[str]) -> None:
 
     Raises:
         `SystemExit`: with a sentence, if no recipe is named, or with argparse's, if an argument is not known.
-        `DatasetError`, `PublishError`: with a sentence, if the recipe, the data or the Hub don't play along.
+        `FCNError`: with a sentence, if the recipe, the data or the Hub don't play along.
     """
     if not arguments or arguments[0].startswith("-"):
         raise SystemExit("usage: python training/train.py RECIPE.yaml [--argument value ...]")
@@ -273,5 +273,5 @@ def is_finished(checkpoint: str, max_steps: int) -> bool:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (DatasetError, PublishError) as error:
+    except FCNError as error:
         raise SystemExit(str(error)) from error

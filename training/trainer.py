@@ -14,7 +14,8 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fcn_hf import ConfusionMatrix
-from fcn_hf.evaluation import evaluate_split, evaluation_mode, label_arguments
+from fcn_hf.evaluation import evaluate_split, label_arguments
+from fcn_hf.prediction import evaluation_mode
 from training.data import ScoredRows, length
 from training.ema import EMACallback
 from training.examples import SegmentationStream

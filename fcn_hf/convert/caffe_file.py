@@ -15,6 +15,8 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from ..errors import FCNError
+
 PIECE = 16 * 2**20
 # Names, types and shapes take some bytes each. A longer one means a damaged file and is never read.
 LONGEST_TEXT = 2**20
@@ -33,7 +35,7 @@ V1_TYPES = (
 ).split()
 
 
-class CaffeFileError(ValueError):
+class CaffeFileError(FCNError):
     """A file that is no whole `.caffemodel`."""
 
 

@@ -14,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..configuration_fcn import FCNConfig
+from ..errors import FCNError
 from ..image_processing_fcn import FCNImageProcessor
 from ..modeling_fcn import FCNForSemanticSegmentation
 from .names import published_names
@@ -67,7 +68,7 @@ Licence of the weights: {{ license_note }}
 RELEASE_MEAN = (122.67891434, 116.66876762, 104.00698793)
 
 
-class ConversionError(ValueError):
+class ConversionError(FCNError):
     """Weights that can't become an FCN; the message names the layer and what was expected of it."""
 
 

@@ -151,7 +151,9 @@ def test_evaluate_gives_every_further_score_and_file_when_asked(model_folder, da
 
 
 def test_evaluate_looks_at_pictures_as_it_is_told(model_folder, dataset_folder, tmp_path):
-    from fcn_hf.evaluation import InferenceMode, evaluate_split, load_splits
+    from fcn_hf.datasets import load_splits
+    from fcn_hf.evaluation import evaluate_split
+    from fcn_hf.prediction import InferenceMode
 
     options = ("--window", "30x36", "--overlap", "0.25", "--scales", "0.75,1", "--mirror")
     run("evaluate", "--model", model_folder, "--dataset", dataset_folder, "--json", tmp_path / "s.json", *options)

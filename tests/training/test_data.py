@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fcn_hf import FCNImageProcessor
-from fcn_hf.evaluation import DatasetError, find_columns, find_split, load_splits
+from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits
 from training import data, examples
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.data import DataArguments, ScoredRows

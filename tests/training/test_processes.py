@@ -12,7 +12,8 @@ import yaml
 from safetensors.torch import load_file
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.evaluation import evaluate_split, load_splits
+from fcn_hf.datasets import load_splits
+from fcn_hf.evaluation import evaluate_split
 from training.streets import streets_dataset
 
 ROOT = Path(__file__).parents[2]

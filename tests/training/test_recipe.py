@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fcn_hf.evaluation import DatasetError
+from fcn_hf.datasets import DatasetError
 from training.recipe import read_recipes
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))

@@ -18,7 +18,8 @@ from torchvision import tv_tensors
 from transformers import TrainingArguments
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.evaluation import DatasetError, evaluate_split, load_splits
+from fcn_hf.datasets import DatasetError, load_splits
+from fcn_hf.evaluation import evaluate_split
 from fcn_hf.upsampling_fcn import bilinear_kernel
 from tests.helpers import layers
 from training.augmentation import (

@@ -1,4 +1,4 @@
-"""What kept something from being read from the Hub, in one line with the way out."""
+"""What goes wrong outside the code, each in one sentence with the way out that command lines print as it is."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,11 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+
+
+class FCNError(ValueError):
+    """Something can't be done as it was asked for; the message is one sentence for the person who asked."""
+
 
 UNREACHABLE = (HTTPError, ConnectionError, TimeoutError)
 """What a broken connection is, where a library passes it on as it came."""

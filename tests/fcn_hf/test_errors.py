@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from fcn_hf.hub_errors import hub_reason
+from fcn_hf.errors import hub_reason
 
 
 def raised_from(cause, error):

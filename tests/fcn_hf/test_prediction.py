@@ -1,0 +1,141 @@
+"""How pictures are looked at."""
+
+import math
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcn_hf import FCNImageProcessor
+from fcn_hf.prediction import InferenceMode, _starts, averaged_scores, predict, windowed_logits
+from tests.helpers import Pointwise
+
+
+@pytest.fixture
+def pixel_values():
+    return torch.randn(1, 3, 40, 56, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8))
+
+
+# Windows
+
+
+@pytest.mark.parametrize("window", [(40, 56), (400, 560)])
+@torch.inference_mode()
+def test_a_window_as_large_as_the_picture_is_the_whole_picture(tiny, pixel_values, picture, window):
+    model, processor = tiny(), FCNImageProcessor(num_labels=5)
+    whole = model(pixel_values=pixel_values).logits
+    torch.testing.assert_close(windowed_logits(model, pixel_values, window), whole, rtol=0, atol=0)
+    np.testing.assert_array_equal(
+        predict(model, processor, picture, InferenceMode(window)), predict(model, processor, picture)
+    )
+
+
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("window", [(16, 16), (40, 9), (7, 56), (39, 55)])
+def test_windows_cover_every_pixel_with_at_least_the_overlap(pixel_values, window, overlap):
+    model = Pointwise()
+    for whole, edge in zip((40, 56), window, strict=True):
+        starts = _starts(whole, edge, overlap)
+        assert starts[0] == 0 and starts[-1] == whole - edge
+        assert all(0 < step <= max(1, edge * (1 - overlap)) for step in np.diff(starts))
+    logits = windowed_logits(model, pixel_values, window, overlap)
+    torch.testing.assert_close(logits, model(pixel_values).logits)
+    assert set(model.sizes[:-1]) == {window}
+
+
+@torch.inference_mode()
+def test_logits_are_averaged_where_windows_overlap(tiny, pixel_values):
+    model = tiny()
+    left, right = (model(pixel_values=pixel_values[..., part]).logits for part in (slice(0, 32), slice(24, 56)))
+    expected = torch.cat([left[..., :24], (left[..., 24:] + right[..., :8]) / 2, right[..., 8:]], dim=-1)
+    torch.testing.assert_close(windowed_logits(model, pixel_values, (40, 32), 0.25), expected)
+
+
+def test_windows_of_a_net_with_coarser_logits_are_assembled_at_the_picture_s_size(pixel_values):
+    assert windowed_logits(Pointwise(4), pixel_values, (16, 16)).shape == (1, 3, 40, 56)
+
+
+# Scales and mirrors
+
+
+@torch.inference_mode()
+def test_scales_and_mirrors_average_probabilities(tiny, pixel_values):
+    model = tiny()
+    expected = torch.zeros(1, 5, 40, 56)
+    for size in ((20, 28), (40, 56), (60, 84)):
+        resized = torch.nn.functional.interpolate(pixel_values, size, mode="bilinear", antialias=True)
+        for view in (lambda x: x, lambda x: x.flip(-1)):
+            logits = view(model(pixel_values=view(resized)).logits)
+            logits = torch.nn.functional.interpolate(logits, (40, 56), mode="bilinear")
+            expected += logits.softmax(dim=1) / 6
+    scores = averaged_scores(model, pixel_values, InferenceMode(scales=(0.5, 1, 1.5), mirror=True))
+    torch.testing.assert_close(scores, expected)
+
+
+def test_a_symmetric_picture_has_a_symmetric_map_when_mirrored(tiny, picture):
+    model, processor = tiny(), FCNImageProcessor(num_labels=5)
+    half = np.asarray(picture)
+    picture = Image.fromarray(np.concatenate([half, half[:, ::-1]], axis=1))
+    once, mirrored = (predict(model, processor, picture, InferenceMode(mirror=mirror)) for mirror in (False, True))
+    assert (once != once[:, ::-1]).any(), "the net itself isn't symmetric"
+    np.testing.assert_array_equal(mirrored, mirrored[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        InferenceMode(),
+        InferenceMode((16, 16), 0.25),
+        InferenceMode(scales=(0.5, 1.5)),
+        InferenceMode((16, 16), 0, (0.75,), True),
+    ],
+    ids=["whole", "window", "scales", "all"],
+)
+@pytest.mark.parametrize("settings", [{}, {"do_resize": True, "size": {"shortest_edge": 32}}], ids=["own", "resized"])
+def test_every_mode_ends_in_a_map_of_the_picture_s_own_size(tiny, picture, mode, settings):
+    mask = predict(tiny(), FCNImageProcessor(num_labels=5, **settings), picture, mode)
+    assert mask.shape == (40, 56) and mask.dtype == np.int64 and 0 <= mask.min() and mask.max() < 5
+
+
+def test_by_default_the_whole_picture_is_seen_once(pixel_values):
+    model = Pointwise(4)
+    assert averaged_scores(model, pixel_values, InferenceMode()).shape == (1, 3, 10, 14), "logits as the model has them"
+    assert model.sizes == [(40, 56)]
+
+
+def test_many_views_need_no_more_memory_than_few(pixel_values):
+    """One sum of scores, whatever the number of scales: no tensor of an earlier view is alive in a later one."""
+    alive = []
+
+    class Watched(Pointwise):
+        def forward(self, pixel_values):
+            alive.append(sum(reference() is not None for reference in seen))
+            outputs = super().forward(pixel_values)
+            seen.append(weakref.ref(outputs.logits))
+            return outputs
+
+    seen: list = []
+    averaged_scores(Watched(), pixel_values, InferenceMode((16, 16), 0.5, (0.5, 1.0, 1.5), True))
+    assert len(alive) > 50 and max(alive) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"window": (0, 5)}, r"window is \(0, 5\)"),
+        ({"overlap": 1.0}, "overlap is 1.0"),
+        ({"scales": (1.0, 0.0)}, r"scales are \(1.0, 0.0\)"),
+        ({"scales": (math.nan,)}, "scales are"),
+        ({"scales": ()}, "scales are"),
+    ],
+)
+def test_impossible_modes_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        InferenceMode(**arguments)
