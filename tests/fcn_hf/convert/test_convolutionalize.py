@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from fcn_hf.convolutionalize import convolutionalize
+from fcn_hf.convert.convolutionalize import convolutionalize
 
 CLASSES = 7
 
