@@ -228,7 +228,7 @@ def evaluate(
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help=".caffemodel, .pth or .safetensors file; or a classifier: torchvision's name or Hub id."),
+        typer.Argument(help=".caffemodel, .pth or .safetensors file; or a classifier of torchvision or timm by name."),
     ],
     dest: Annotated[Path, typer.Argument(help="Model folder to be made; it must not exist yet, or be empty.")],
     inputs: Annotated[
@@ -239,6 +239,9 @@ def convert(
     ] = None,
     num_labels: Annotated[int | None, typer.Option(min=1, help="Classifier: classes of a new scorer.")] = None,
     prediction_stride: Annotated[int | None, typer.Option(help="Classifier: 32, 16 or 8; 32 if left out.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Classifier's file: timm's name, if its own doesn't tell.")
+    ] = None,
 ) -> None:
     """Make a model folder of published weights: Caffe, torchfcn, torchvision, or a classifier to start from."""
     from .convert import convert as read_source
@@ -248,7 +251,7 @@ def convert(
     kinds = None if inputs is None else [kind.strip() for kind in inputs.split(",")]
     # Before anything is downloaded or read.
     check_destination(dest)
-    conversion = read_source(source, kinds, at_once, num_labels, prediction_stride)
+    conversion = read_source(source, kinds, at_once, num_labels, prediction_stride, architecture)
     write_model_folder(conversion, dest)
     for note in conversion.notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)

@@ -327,7 +327,7 @@ class FCNBackboneTrunk(nn.Module):
     resizing with `align_corners=False` does.
 
     Raises:
-        `ValueError`: if its feature maps have other strides.
+        `ValueError`: if it doesn't take pictures of any size, or its feature maps have other strides.
     """
 
     keeps_size = True
@@ -350,7 +350,13 @@ class FCNBackboneTrunk(nn.Module):
         parameter = next(self.backbone.parameters())
         with torch.no_grad():
             picture = torch.zeros(1, channels, probe, probe, device=parameter.device, dtype=parameter.dtype)
-            maps = self.backbone.eval()(picture).feature_maps
+            try:
+                maps = self.backbone.eval()(picture).feature_maps
+            except Exception as error:  # whatever a backbone of fixed size raises, an AssertionError for one
+                raise ValueError(
+                    f"backbone_config ({backbone_config.model_type}) takes no picture of {probe}x{probe}: {error} An FCN "
+                    "needs a backbone that takes pictures of any size."
+                ) from error
         self.backbone.train()
         sizes = [feature_map.shape[-1] for feature_map in maps]
         tables = [{-(-probe // stride): stride, probe // stride: stride} for stride in (4, 8, 16, 32)]

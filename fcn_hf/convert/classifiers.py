@@ -16,6 +16,7 @@ from ..label_sets import class_names
 from ..modeling_fcn import FCNForSemanticSegmentation
 from .model_folder import Conversion, ConversionError, checked_config, describe_config
 from .state_dicts import read_state_dict
+from .timm_classifiers import alike, array, convert_timm, load_timm, timm_name
 
 # Fully connected layers by name: torchvision's VGG, torchvision's AlexNet, timm's VGG (which has convolutions already).
 FULLY_CONNECTED = {
@@ -33,12 +34,15 @@ def from_classifier(
     and the image processor that these weights want.
 
     Args:
-        classifier (`nn.Module`, `str` or `Path`): torchvision's VGG, AlexNet or GoogLeNet as a module, as a file of its
-            state dict, or by name ("vgg16", "vgg16_bn", "alexnet", "googlenet": downloaded), or the id of a model on
-            the Hub with timm's or torchvision's names ("timm/vgg16.tv_in1k").
-        num_labels (`int`, *optional*): classes of a new scorer; the classifier's own scorer is kept where left out.
+        classifier (`nn.Module`, `str` or `Path`): torchvision's VGG, AlexNet or GoogLeNet or any classifier of timm as
+            a module, as a file of its state dict, or by name ("vgg16", "alexnet", "googlenet", "resnet18": downloaded;
+            "efficientnet_lite0": from its package), or the id of a model on the Hub with timm's or torchvision's names
+            ("timm/vgg16.tv_in1k").
+        num_labels (`int`, *optional*): classes of a new scorer. Where left out, VGG, AlexNet and GoogLeNet keep their
+            own; others have none that an FCN could use.
         prediction_stride (`int`): 32, 16 or 8.
-        settings: further ones of `FCNConfig`, such as `id2label` or `upsampling`.
+        settings: further ones of `FCNConfig`, such as `id2label` or `upsampling`; and `architecture`, timm's name of
+            the classifier, where neither the name of the file nor the module tells.
 
     Raises:
         `ConversionError`: if the classifier isn't one of these or can't be had.
@@ -55,16 +59,18 @@ def from_classifier(
     """
     if isinstance(classifier, nn.Module):
         state, source = classifier.state_dict(), type(classifier).__name__
+        settings = {"architecture": getattr(classifier, "pretrained_cfg", {}).get("architecture")} | settings
         if isinstance(classifier, torchvision.models.GoogLeNet) and not classifier.transform_input:
             settings = {"transform_input": False} | settings
     else:
         state, source = load_classifier(classifier)
+        settings = {"architecture": timm_name(str(classifier))} | settings
     conversion = convert_classifier(state, source, num_labels, prediction_stride, **settings)
     return conversion.build(), conversion.processor
 
 
 def load_classifier(name: str | Path) -> tuple[dict[str, torch.Tensor], str]:
-    """The state dict of a file, of one of torchvision's classifiers, or of a model on the Hub, and what to call it.
+    """The state dict of a file, of a classifier by its name, or of a model on the Hub, and what to call it.
 
     Raises:
         `ConversionError`: if there is no such file or model, or no way to it.
@@ -76,13 +82,15 @@ def load_classifier(name: str | Path) -> tuple[dict[str, torch.Tensor], str]:
         if name.startswith(("vgg", "alexnet", "googlenet")) and name in torchvision.models.list_models():
             weights = torchvision.models.get_model_weights(name).DEFAULT
             return weights.get_state_dict(progress=True, check_hash=True), f"torchvision's {name}, {weights}"
+        if name.count("/") == 0 and (known := timm_name(name)) is not None:
+            return load_timm(known)
         if name.count("/") == 1 and not Path(name).exists():
             return read_state_dict(hf_hub_download(name, "model.safetensors"))[0], name
     except (OSError, RuntimeError, HfHubHTTPError, HFValidationError) as error:
         raise ConversionError(f"{name!r} can't be downloaded: {str(error).splitlines()[0]}") from error
     raise ConversionError(
-        f"{name!r} is no file, none of torchvision's classifiers (such as 'vgg16') and no Hub id (such as "
-        "'timm/vgg16.tv_in1k')."
+        f"{name!r} is no file, none of the classifiers of torchvision (such as 'vgg16') or timm (such as 'resnet18'), "
+        f"and no Hub id (such as 'timm/vgg16.tv_in1k'); {alike(name)}."
     )
 
 
@@ -92,29 +100,32 @@ def convert_classifier(
     num_labels: int | None = None,
     prediction_stride: int = 32,
     transform_input: bool = True,
+    architecture: str | None = None,
     **settings: Any,
 ) -> Conversion:
     """A classifier's state dict as an FCN's, with new skips, and a new scorer if `num_labels` is given.
 
     Args:
         state, source: the state dict, and what to call it.
-        num_labels, prediction_stride, settings: as in `from_classifier`.
+        num_labels, prediction_stride, architecture, settings: as in `from_classifier`.
         transform_input: whether a GoogLeNet expects what torchvision's does, whose published weights are TensorFlow's.
 
     Raises:
-        `ConversionError`: if it isn't VGG, AlexNet or GoogLeNet, naming what is missing or surplus.
+        `ConversionError`: if it is no classifier that is known, naming what is missing or surplus.
     """
-    arrays = {
-        name: tensor.cpu().numpy() if tensor.dtype == torch.int64 else tensor.float().cpu().numpy()
-        for name, tensor in state.items()
-    }
+    arrays = {name: array(tensor) for name, tensor in state.items()}
     if "features.0.weight" in arrays:
         backbone, tensors, found = take_features(arrays, source)
     elif "inception3a.branch1.conv.weight" in arrays:
         backbone, tensors, found = take_googlenet(arrays, source)
+    elif architecture is not None:
+        return convert_timm(state, architecture, source, num_labels, prediction_stride, **settings)
     else:
         names = ", ".join(list(arrays)[:4])
-        raise ConversionError(f"{source}: not VGG, AlexNet or GoogLeNet, by the names of its tensors ({names}, ...).")
+        raise ConversionError(
+            f"{source}: not VGG, AlexNet or GoogLeNet, by the names of its tensors ({names}, ...); for another "
+            "classifier give timm's name for it (--architecture)."
+        )
     if num_labels is not None:
         if len(settings.get("id2label") or range(num_labels)) != num_labels:
             raise ConversionError(f"id2label names {len(settings['id2label'])} classes, but num_labels={num_labels}.")

@@ -250,8 +250,9 @@ def one_kernel_each(weight: np.ndarray, name: str, source: str) -> np.ndarray:
 
 def describe_config(config: FCNConfig) -> str:
     """What was recognised, in one line, such as "FCN-8s on VGG16, 21 classes"."""
-    names = {"vgg": "VGG", "alexnet": "AlexNet", "googlenet": "GoogLeNet", "auto": "backbone"}
-    backbone = names[config.backbone]
+    names = {"vgg": "VGG", "alexnet": "AlexNet", "googlenet": "GoogLeNet"}
+    auto = config.backbone_config
+    backbone = names.get(config.backbone) or str(getattr(auto, "backbone", None) or getattr(auto, "model_type", ""))
     if config.backbone == "vgg":
         backbone += str(sum(config.depths) + 3) + ("-BN" if config.use_batch_norm else "")
     classes = (
