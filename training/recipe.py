@@ -4,7 +4,7 @@ A recipe may name another as its `base` and then holds only what differs; null l
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,28 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from fcn_hf.evaluation import DatasetError
 from training.augmentation import AugmentationArguments
-from training.card import CardArguments
 from training.data import STRUCTURED, DataArguments
 from training.losses import LossArguments
 from training.model import ModelArguments
 from training.trainer import OptimizerArguments
 
-
 # What every run here needs: examples aren't rows with columns of a dataset, and each step uses every parameter.
 DEFAULTS = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
+
+
+@dataclass
+class CardArguments:
+    """What a card says and shows besides what was measured."""
+
+    model_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+    usage_note: str | None = field(default=None, metadata={"help": "What the data ask of users, for the card."})
+    example_pictures: int = field(
+        default=4,
+        metadata={
+            "help": "Evaluation pictures that are shown with their masks, in the card and, after each evaluation, by "
+            "TensorBoard, Weights & Biases or trackio; 0 where the data mustn't be shown."
+        },
+    )
 
 
 @dataclass
