@@ -354,8 +354,8 @@ class FCNBackboneTrunk(nn.Module):
                 maps = self.backbone.eval()(picture).feature_maps
             except Exception as error:  # whatever a backbone of fixed size raises, an AssertionError for one
                 raise ValueError(
-                    f"backbone_config ({backbone_config.model_type}) takes no picture of {probe}x{probe}: {error} An FCN "
-                    "needs a backbone that takes pictures of any size."
+                    f"backbone_config ({backbone_config.model_type}) takes no picture of {probe}x{probe}: {error} "
+                    "An FCN needs a backbone that takes pictures of any size."
                 ) from error
         self.backbone.train()
         sizes = [feature_map.shape[-1] for feature_map in maps]

@@ -17,7 +17,22 @@ from fcn_hf.image_inputs_fcn import read_picture
 from training.labels import LabelIds
 
 # Names of arguments that are lists or mappings: they travel as text, and are written as such on the command line.
-STRUCTURED = ("id2label", "palette", "label_map")
+STRUCTURED = ("id2label", "palette", "label_map", "backbone_config")
+
+
+def parse_structured(arguments: Any) -> None:
+    """Make lists and mappings of those `STRUCTURED` arguments of a group that are text.
+
+    Raises:
+        `DatasetError`: naming the argument, if its text is no YAML.
+    """
+    for name in STRUCTURED:
+        text = getattr(arguments, name, None)
+        if isinstance(text, str):
+            try:
+                setattr(arguments, name, yaml.safe_load(text))
+            except yaml.YAMLError as error:
+                raise DatasetError(f"{name} is {text!r}, but must be a list or a mapping in YAML or JSON.") from error
 
 
 @dataclass
@@ -60,19 +75,11 @@ class DataArguments:
         default=False, metadata={"help": "Decode the training split once and keep it in memory, shared by all workers."}
     )
     streets_scenes: int = field(
-        default=0, metadata={"help": "Procedural street scenes (training/streets.py) added to the training split."}
+        default=0, metadata={"help": "Procedural street scenes (training/streets) added to the training split."}
     )
 
     def __post_init__(self):
-        for name in STRUCTURED:
-            text = getattr(self, name)
-            if isinstance(text, str):
-                try:
-                    setattr(self, name, yaml.safe_load(text))
-                except yaml.YAMLError as error:
-                    raise DatasetError(
-                        f"{name} is {text!r}, but must be a list or a mapping in YAML or JSON."
-                    ) from error
+        parse_structured(self)
 
     def label_ids(self, ignore_index: int) -> LabelIds:
         """What every mask goes through."""

@@ -1,12 +1,13 @@
 """An exponential moving average of the weights, which is what a run with `ema_decay` leaves behind."""
 
-import os
 from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from fcn_hf.files import write_aside
 
 EMA_FILE = "ema.pt"
 
@@ -50,9 +51,7 @@ class EMACallback(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if folder.is_dir() and state.is_world_process_zero:
-            aside = folder / f".{EMA_FILE}"
-            torch.save(self.average.state_dict(), aside)
-            os.replace(aside, folder / EMA_FILE)
+            write_aside(folder / EMA_FILE, lambda path: torch.save(self.average.state_dict(), path))
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         model.load_state_dict(self.average.module.state_dict())

@@ -15,6 +15,8 @@ from torchvision import tv_tensors
 from fcn_hf.datasets import DatasetError
 from training.data import DataArguments, numbered_rows, read_row, reading
 from training.labels import LabelIds
+from training.scan import ScannedDataset
+from training.streets import ID2LABEL, streets_dataset
 
 # Newer versions of datasets shuffle several files at a time, and then sleep 5 seconds at the end of every pass.
 SHUFFLE_PARAMETERS = inspect.signature(datasets.IterableDataset.shuffle).parameters
@@ -187,22 +189,41 @@ class SegmentationStream(torch.utils.data.IterableDataset):
 
 def training_examples(
     arguments: DataArguments,
-    rows,
-    columns: tuple[str, str],
+    dataset: ScannedDataset,
     image_processor,
     augmentation,
     seed: int,
-    label_ids: LabelIds,
     part: tuple[int, int] = (0, 1),
 ) -> SegmentationDataset | SegmentationStream:
     """What Trainer trains on; `part` is the number of this process and how many there are."""
+    columns, label_ids = dataset.scored.columns, dataset.scored.label_ids
     if arguments.streaming:
         size = arguments.shuffle_buffer_size
-        return SegmentationStream(rows, columns, image_processor, augmentation, seed, label_ids, size, part)
+        return SegmentationStream(dataset.rows, columns, image_processor, augmentation, seed, label_ids, size, part)
+    rows = dataset.rows
+    if arguments.streets_scenes:
+        rows = with_streets(rows, columns, dataset.id2label, arguments.streets_scenes, seed)
     examples = SegmentationDataset(rows, columns, image_processor, augmentation, seed, label_ids)
     if arguments.cache_decoded:
         print(f"{len(examples)} decoded pictures and masks fill {examples.keep_decoded() / 1e6:,.0f} MB.")
     return examples
+
+
+def with_streets(
+    rows: datasets.Dataset, columns: tuple[str, str], id2label: Mapping[int, str], count: int, seed: int
+) -> datasets.Dataset:
+    """The rows with `count` drawn street scenes behind them.
+
+    Raises:
+        `DatasetError`: if the rows have other classes than the scenes.
+    """
+    if id2label != ID2LABEL:
+        raise DatasetError(f"streets_scenes needs the classes {list(ID2LABEL.values())}; this dataset has other ones.")
+    image, label = columns
+    scenes = streets_dataset(count, seed=seed).select_columns(["image", "label"])
+    scenes = scenes.rename_columns({"image": image, "label": label})
+    rows = rows.select_columns([image, label])
+    return datasets.concatenate_datasets([rows, scenes.cast(rows.features)])
 
 
 def hash_seed(*numbers: int) -> int:

@@ -82,7 +82,7 @@ def publish(
     run leaves in its folder besides the model, such as checkpoints, isn't uploaded; TensorBoard logs are.
 
     Args:
-        folder: what `export_model` and `write_card` made.
+        folder: what `training/results.py` makes.
         repo_id, private, token: as for `check_access`; the repo is created where it doesn't exist.
         revision: branch to upload to, created where it doesn't exist; the main one if left out.
         commit_message: what the Hub shows in the list of commits.

@@ -1,4 +1,7 @@
-"""Recipes: YAML files and overrides from the command line -> the arguments of a run, one after the other for stages."""
+"""Recipes: YAML files and overrides from the command line -> the arguments of a run, one after the other for stages.
+
+A recipe may name another as its `base` and then holds only what differs; null leaves an argument at its default.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -12,40 +15,27 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from fcn_hf.datasets import DatasetError
 from training.augmentation import AugmentationArguments
-from training.card import CardArguments
 from training.data import STRUCTURED, DataArguments
 from training.losses import LossArguments
+from training.model import ModelArguments
 from training.trainer import OptimizerArguments
+
+# What every run here needs: examples aren't rows with columns of a dataset, and each step uses every parameter.
+DEFAULTS = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
 
 
 @dataclass
-class ModelArguments:
-    """Which net is trained; `hidden_sizes` ... `hidden_dropout_prob` are `FCNConfig`'s."""
+class CardArguments:
+    """What a card says and shows besides what was measured."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Start from these weights, by name: the coarser net's folder or Hub id."}
-    )
-    backbone: str = "vgg"
-    backbone_config: dict | None = field(
-        default=None,
-        metadata={"help": "For backbone auto: model_type and settings of a transformers or timm backbone."},
-    )
-    hidden_sizes: list[int] = field(default_factory=list, metadata={"help": "The backbone's own if left out."})
-    depths: list[int] = field(default_factory=lambda: [2, 2, 3, 3, 3])
-    use_batch_norm: bool = False
-    hidden_size: int | None = None
-    prediction_stride: int = 8
-    geometry: str = "same"
-    upsampling: str = "learned"
-    skip_scales: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    hidden_dropout_prob: float = 0.5
-    semantic_loss_ignore_index: int = 255
-    ema_decay: float | None = field(
-        default=None,
-        metadata={"help": "Keep a moving average of the weights, such as 0.999; none if left out."},
-    )
-    weights_dtype: str = field(
-        default="float32", metadata={"help": "float32 or float16: how the finished folder stores the weights."}
+    model_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+    usage_note: str | None = field(default=None, metadata={"help": "What the data ask of users, for the card."})
+    example_pictures: int = field(
+        default=4,
+        metadata={
+            "help": "Evaluation pictures that are shown with their masks, in the card and, after each evaluation, by "
+            "TensorBoard, Weights & Biases or trackio; 0 where the data mustn't be shown."
+        },
     )
 
 
@@ -90,7 +80,7 @@ def read_recipes(path: Path, overrides: list[str]) -> list[Recipe]:
         `DatasetError`: with a sentence, if there is no such file, or it isn't of this form.
         `SystemExit`: with argparse's sentence, if an argument is not known.
     """
-    settings = _read_yaml(path)
+    settings = _read_settings(path)
     if "stages" not in settings:
         return [read_recipe(settings, overrides)]
     stages = settings.pop("stages")
@@ -101,7 +91,7 @@ def read_recipes(path: Path, overrides: list[str]) -> list[Recipe]:
     output_dir = output_dir or settings.get("output_dir", "runs")
     recipes = []
     for file in [path.parent / stage for stage in stages]:
-        stage_settings = {**_read_yaml(file), **settings, "output_dir": str(Path(output_dir) / file.stem)}
+        stage_settings = {**_read_settings(file), **settings, "output_dir": str(Path(output_dir) / file.stem)}
         if start is not None:
             stage_settings["model_name_or_path"] = start
         recipes.append(read_recipe(stage_settings, overrides))
@@ -118,9 +108,9 @@ def read_recipe(settings: dict[str, Any], overrides: list[str]) -> Recipe:
     if settings.get("bf16") == "auto":
         settings["bf16"] = bfloat16_is_native()
     # TrainingArguments refuses bf16 where it finds no accelerator, unless it is told that the CPU is meant.
-    settings.setdefault("use_cpu", not torch.accelerator.is_available())
+    defaults = {**DEFAULTS, "use_cpu": not torch.accelerator.is_available()}
     flags: list[str] = []
-    for name, value in settings.items():
+    for name, value in (defaults | settings).items():
         if value is not None:
             text = json.dumps(value) if isinstance(value, dict) or name in STRUCTURED else value
             flags += [f"--{name}", *map(str, text if isinstance(text, list) else [text])]
@@ -144,16 +134,32 @@ def read_recipe(settings: dict[str, Any], overrides: list[str]) -> Recipe:
     return recipe
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a recipe sets, over what its `base` does, whose path is relative to the recipe's folder.
+
+    `above` are the recipes that it is the base of.
+    """
+    if path.resolve() in (recipe.resolve() for recipe in above):
+        raise DatasetError(f"The recipe {str(path)!r} is its own base; end the circle of {_chain((*above, path))}.")
     if not path.is_file():
-        raise DatasetError(f"There is no recipe {str(path)!r}; those of the project are in training/recipes.")
+        needed = f", which is a base in {_chain((*above, path))}" if above else ""
+        raise DatasetError(f"There is no recipe {str(path)!r}{needed}; those of the project are in training/recipes.")
     try:
         settings = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise DatasetError(f"{str(path)!r} is no YAML: {error}") from error
     if not isinstance(settings, dict):
         raise DatasetError(f"{str(path)!r} must be a YAML mapping of argument names to values.")
-    return settings
+    base = settings.pop("base", None)
+    if base is None:
+        return settings
+    if not isinstance(base, str):
+        raise DatasetError(f"base of {str(path)!r} is {base!r}; expected one recipe file, by its path from there.")
+    return {**_read_settings(path.parent / base, (*above, path)), **settings}
+
+
+def _chain(recipes: tuple[Path, ...]) -> str:
+    return " -> ".join(path.name for path in recipes)
 
 
 def _take(overrides: list[str], name: str) -> tuple[str | None, list[str]]:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from fcn_hf.datasets import DatasetError
-from training.data import DataArguments, length, numbered_rows, read_row
+from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits
+from training.data import DataArguments, ScoredRows, length, numbered_rows, read_row
 from training.labels import LARGEST_GUESS, LabelIds, find_id2label
 
 
@@ -137,6 +137,43 @@ def scan_dataset(
     if not quiet:
         print_scans(scans, columns, id2label, source)
     return id2label, scans[train].counts(num_labels)
+
+
+@dataclass
+class ScannedDataset:
+    """A dataset that can be trained on, as far as it was read.
+
+    Attributes:
+        rows: of the training split.
+        scored: the rows of the evaluation split, which know the columns and what masks go through.
+        id2label: the name of each class.
+        counts: pixels of each class in the rows of the training split that were read, int64 of shape `(num_labels,)`.
+    """
+
+    rows: datasets.Dataset | datasets.IterableDataset
+    scored: ScoredRows
+    id2label: dict[int, str]
+    counts: np.ndarray
+
+    @property
+    def train_rows(self) -> int | None:
+        """How many there are; None in a stream."""
+        return length(self.rows)
+
+
+def read_dataset(arguments: DataArguments, ignore_index: int, quiet: bool = False) -> ScannedDataset:
+    """Load a dataset, find what its splits and columns are, and scan them.
+
+    Raises:
+        `DatasetError`: with a sentence, if there is no such dataset, or it can't be trained on.
+    """
+    splits = load_splits(arguments.dataset_name, arguments.dataset_config_name, streaming=arguments.streaming)
+    rows, evaluation = (find_split(splits, name) for name in (arguments.train_split, arguments.eval_split))
+    columns = find_columns(rows.features, arguments.image_column_name, arguments.label_column_name)
+    label_ids = arguments.label_ids(ignore_index)
+    named = {arguments.train_split: rows, arguments.eval_split: evaluation}
+    id2label, counts = scan_dataset(arguments, named, columns, label_ids, quiet)
+    return ScannedDataset(rows, ScoredRows(evaluation, columns, label_ids, arguments.eval_split), id2label, counts)
 
 
 def print_scans(scans: Mapping[str, Scan], columns: tuple[str, str], id2label: Mapping[int, str], source: str) -> None:

@@ -1,7 +1,6 @@
 """Converted weights -> a complete model folder, written aside and moved into place."""
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,51 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..configuration_fcn import FCNConfig
 from ..errors import FCNError
+from ..files import written_aside
 from ..image_processing_fcn import FCNImageProcessor
+from ..model_card import model_card
 from ..modeling_fcn import FCNForSemanticSegmentation
 from .names import published_names
 from .safetensors_file import StreamedTensor, write_safetensors
 
-CARD = """---
-{{ card_data }}
----
-
-# {{ title }}
-
-{{ description }}
-
-It gives one of {{ classes|length }} classes to every pixel of a picture of any size: {{ classes|join(", ") }}.
-{%- for task, labels in other_tasks.items() %}
-`logits_by_task["{{ task }}"]` gives one of {{ labels|length }} others: {{ labels|join(", ") }}.
-{%- endfor %}
-
-## How to use it
-
-```python
-{% if num_channels == 3 -%}
-from transformers import pipeline
-
-segment = pipeline("image-segmentation", model="{{ model_id }}", trust_remote_code=True)
-segments = segment("picture.jpg")  # a list of {"label": ..., "mask": PIL picture}
-{%- else -%}
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-model = AutoModelForSemanticSegmentation.from_pretrained("{{ model_id }}", trust_remote_code=True)
-processor = AutoImageProcessor.from_pretrained("{{ model_id }}", trust_remote_code=True)
-inputs = processor(array, return_tensors="pt")  # an array of shape ({{ num_channels }}, height, width)
-mask = processor.post_process_semantic_segmentation(model(**inputs), [array.shape[1:]])[0]
-{%- endif %}
-```
-
-With `pip install fcn-hf` and `import fcn_hf` it loads without `trust_remote_code`.
-
-## Where it comes from
+SECTIONS = """## Where it comes from
 
 The weights were read from `{{ source }}` by `fcn-hf convert`; they were not trained or scored anew.
 {% for note in notes %}
@@ -62,7 +29,6 @@ The weights were read from `{{ source }}` by `fcn-hf convert`; they were not tra
 
 Licence of the weights: {{ license_note }}
 """
-
 
 # Of colour pictures, red, green, blue in 0..255: infer.py of the release, where they stand as BGR.
 RELEASE_MEAN = (122.67891434, 116.66876762, 104.00698793)
@@ -169,9 +135,8 @@ def write_model_folder(conversion: Conversion, folder: str | Path) -> None:
     places = published_names(start)
     tensors = {places[name]: tensor for name, tensor in conversion.tensors.items()}
     tensors |= {places[name]: start[places[name]].numpy() for name in conversion.fresh}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
-        aside = Path(temporary) / folder.name
+    with written_aside(folder.parent) as parent:
+        aside = parent / folder.name
         aside.mkdir()
         write_safetensors(aside / "model.safetensors", tensors)
         model.config.architectures = [type(model).__name__]
@@ -180,32 +145,21 @@ def write_model_folder(conversion: Conversion, folder: str | Path) -> None:
         model.config.save_pretrained(aside)
         conversion.processor.save_pretrained(aside)
         (aside / "README.md").write_text(card_text(conversion, folder.name), encoding="utf-8")
-        # An empty folder is replaced in one step.
-        os.replace(aside, folder)
 
 
 def card_text(conversion: Conversion, model_id: str) -> str:
     """The model card of a converted net."""
-    config = conversion.config
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="image-segmentation",
-        tags=["fcn", "semantic-segmentation", "vision"],
-        license=conversion.license,
-    )
-    return ModelCard.from_template(
-        data,
-        template_str=CARD,
-        title=conversion.title,
-        description=conversion.description,
-        classes=list(dict(config.id2label or {}).values()),
-        other_tasks={task: labels.values() for task, labels in list((config.id2label_by_task or {}).items())[1:]},
-        num_channels=config.num_channels,
-        model_id=model_id,
+    return model_card(
+        conversion.config,
+        model_id,
+        conversion.title,
+        conversion.description,
+        SECTIONS,
+        front_matter={"license": conversion.license},
         source=conversion.source,
         notes=conversion.notes,
         license_note=conversion.license_note,
-    ).content
+    )
 
 
 def checked_config(source: str, **settings: Any) -> FCNConfig:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
 from training.card import write_card
-from training.export import export_model
+from training.recipe import read_recipe
+from training.results import export_model
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # seconds, for a machine that is busy with other things
@@ -47,11 +48,8 @@ def finished_folder(tmp_path_factory):
     torch.nn.init.normal_(model.heads["semantic"].score_fr.weight)
     export_model(model, FCNImageProcessor(num_labels=3), folder)
     scores = {"mean_iou": 0.5, "mean_accuracy": 0.6, "pixel_accuracy": 0.7, "frequency_weighted_iou": 0.6}
-    write_card(
-        folder, title="FCN-8s", parameters=model.num_parameters(), classes=NAMES, dataset="org/streets",
-        scores={**scores, "per_class_iou": dict.fromkeys(NAMES, 0.5)}, train_split="train", train_rows=6,
-        split="validation", recipe={"max_steps": 2}, start=None,
-    )  # fmt: skip
+    recipe = read_recipe({"dataset_name": "org/streets", "output_dir": str(folder), "max_steps": 2}, [])
+    write_card(folder, recipe, model, {**scores, "per_class_iou": dict.fromkeys(NAMES, 0.5)}, train_rows=6)
     for name in (*LEFT_BEHIND, "training_log.json", "runs/Jan01/events.out.tfevents.1", "examples/1.png"):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(f"contents of {name}")

@@ -13,7 +13,8 @@ import typer
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
-from training.streets import ID2LABEL, main, render_street, streets_dataset, streets_stream
+from training.streets import ID2LABEL, render_street, streets_dataset, streets_stream
+from training.streets.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"height": 48, "width": 64}
@@ -164,7 +165,7 @@ def test_endless_stream_splits_over_processes():
 
 def test_command_writes_a_folder_that_loads_and_keeps_an_existing_one(tmp_path, capsys):
     out = tmp_path / "drawn"
-    command = [sys.executable, "training/streets.py", "--out", str(out), "--num-scenes", "2", "--seed", "7"]
+    command = [sys.executable, "-m", "training.streets", "--out", str(out), "--num-scenes", "2", "--seed", "7"]
     command += ["--height", "48", "--width", "64"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

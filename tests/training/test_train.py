@@ -34,10 +34,10 @@ from training.ema import EMACallback
 from training.examples import Collator, SegmentationDataset
 from training.labels import LabelIds
 from training.losses import LossArguments, SegmentationLoss
-from training.recipe import ModelArguments
+from training.model import ModelArguments, build_model
 from training.scan import scan_split
 from training.streets import ID2LABEL, streets_dataset
-from training.train import build_model, is_finished, main
+from training.train import is_finished, main
 from training.trainer import FCNTrainer, OptimizerArguments, last_complete_checkpoint
 
 ROOT = Path(__file__).parents[2]

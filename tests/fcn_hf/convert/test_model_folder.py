@@ -246,7 +246,7 @@ def test_a_new_or_empty_folder_is_a_destination(conversion, tmp_path, dest):
     (tmp_path / "empty").mkdir()
     write_model_folder(conversion, f"{tmp_path}/{dest}")
     assert (tmp_path / dest / "model.safetensors").is_file()
-    assert not list(tmp_path.rglob(".converting-*"))
+    assert not list(tmp_path.rglob(".writing-*"))
 
 
 @pytest.mark.parametrize("dest", ["model", "./model", "."])
@@ -270,7 +270,7 @@ def test_a_failure_at_any_step_leaves_nothing_behind(conversion, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     if step == "os.replace":
-        monkeypatch.setattr(model_folder.os, "replace", fail)
+        monkeypatch.setattr("os.replace", fail)
     else:
         monkeypatch.setattr(model_folder, step, fail)
     with pytest.raises(OSError, match="No space left"):

@@ -1,13 +1,11 @@
 """What stands beside the road: trees, hedges, fences, lamp posts, signs, traffic lights and bins."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 
 import numpy as np
 
-from training.street.canvas import (
+from training.streets.canvas import (
     CLUTTER,
     FENCE,
     LEAVES,

@@ -1,12 +1,10 @@
 """Buildings along the road: brick terraces, shops and office blocks, each a box with a facade towards the road."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
-from training.street.canvas import BUILDING, SIGN, WALL, Canvas, Colour, Point, pick, scaled, uniform
+from training.streets.canvas import BUILDING, SIGN, WALL, Canvas, Colour, Point, pick, scaled, uniform
 
 BRICKS: list[Colour] = [(152, 128, 96), (164, 146, 112), (138, 84, 64), (150, 98, 76), (126, 92, 76), (170, 152, 128)]
 RENDERS: list[Colour] = [

@@ -1,7 +1,5 @@
 """What stands and moves along a street, and where: houses, trees, lamp posts, traffic, people."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from training.street.buildings import Building, draw_building
-from training.street.canvas import (
+from training.streets.buildings import Building, draw_building
+from training.streets.canvas import (
     BUILDING,
     LEAVES,
     ROAD,
@@ -19,7 +17,7 @@ from training.street.canvas import (
     pick,
     uniform,
 )
-from training.street.furniture import (
+from training.streets.furniture import (
     STEELS,
     draw_clutter,
     draw_fence,
@@ -29,7 +27,7 @@ from training.street.furniture import (
     draw_traffic_light,
     draw_tree,
 )
-from training.street.traffic import draw_cyclist, draw_person, draw_vehicle, vehicle_footprint
+from training.streets.traffic import draw_cyclist, draw_person, draw_vehicle, vehicle_footprint
 
 FAR = 150.0
 # Shares of what stands along the road, per character of the street.

@@ -4,8 +4,6 @@ Street coordinates are metres: x across the road (right is positive, 0 its middl
 camera. A bend moves every point sideways by `curve * z**2`, so whatever stands along the road follows it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Vehicles, pedestrians and cyclists: small 3-D models in metres, drawn on a street canvas."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from training.street.canvas import BICYCLIST, CAR, PEDESTRIAN, Canvas, Colour, Point, pick, scaled
+from training.streets.canvas import BICYCLIST, CAR, PEDESTRIAN, Canvas, Colour, Point, pick, scaled
 
 Outline = list[tuple[float, float]]
 

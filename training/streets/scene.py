@@ -1,13 +1,11 @@
 """Draw one street: choose road, light and camera, paint the ground, furnish it, take the photograph."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
 import numpy as np
 
-from training.street.canvas import (
+from training.streets.canvas import (
     CLUTTER,
     GRASS,
     PAVEMENT,
@@ -21,8 +19,8 @@ from training.street.canvas import (
     scaled,
     uniform,
 )
-from training.street.film import develop, draw_sky
-from training.street.layout import FAR, Scene, Street, furnish
+from training.streets.film import develop, draw_sky
+from training.streets.layout import FAR, Scene, Street, furnish
 
 LIGHTS = {
     "overcast": Light(

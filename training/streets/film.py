@@ -1,11 +1,9 @@
 """From canvas to photograph: the sky behind it, textures, shadows on the ground, haze, lens, sensor and compression."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image, ImageFilter
 
-from training.street.canvas import (
+from training.streets.canvas import (
     CODE_TO_LABEL,
     GRASS,
     GROUND_CODES,

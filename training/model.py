@@ -1,0 +1,103 @@
+"""Which net is trained: a new one, or one that goes on from another's weights; and its image processor."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf.errors import UNREACHABLE, hub_reason
+from training.augmentation import AugmentationArguments
+from training.data import parse_structured
+
+
+@dataclass
+class ModelArguments:
+    """Which net is trained; `backbone` ... `semantic_loss_ignore_index` are `FCNConfig`'s."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Start from these weights, by name: the coarser net's folder or Hub id."}
+    )
+    backbone: str = "vgg"
+    backbone_config: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "For backbone auto: model_type and settings of a transformers or timm backbone, as a mapping."
+        },
+    )
+    hidden_sizes: list[int] = field(default_factory=list, metadata={"help": "The backbone's own if left out."})
+    depths: list[int] = field(default_factory=lambda: [2, 2, 3, 3, 3])
+    use_batch_norm: bool = False
+    hidden_size: int | None = None
+    prediction_stride: int = 8
+    geometry: str = "same"
+    upsampling: str = "learned"
+    skip_scales: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    hidden_dropout_prob: float = 0.5
+    semantic_loss_ignore_index: int = 255
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Keep a moving average of the weights, such as 0.999; none if left out."},
+    )
+    weights_dtype: str = field(
+        default="float32", metadata={"help": "float32 or float16: how the finished folder stores the weights."}
+    )
+
+    def __post_init__(self):
+        parse_structured(self)
+
+
+# What a start's own config says, and what a recipe decides anew at each start.
+FROM_THE_START = ("backbone", "backbone_config", "hidden_sizes", "depths", "use_batch_norm", "hidden_size")
+DECIDED_ANEW = (
+    "prediction_stride", "geometry", "upsampling", "skip_scales", "hidden_dropout_prob", "semantic_loss_ignore_index",
+)  # fmt: skip
+
+
+def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSemanticSegmentation:
+    """A new net, or a finer one that takes over every weight of a coarser one by name.
+
+    Where the start has another number of classes, scores and their upsampling begin anew, and a line says so.
+
+    Raises:
+        `SystemExit`: with a sentence, if there is no such net, or `model_name_or_path` can't be loaded.
+    """
+    start = arguments.model_name_or_path
+    names = DECIDED_ANEW if start else (*FROM_THE_START, *DECIDED_ANEW)
+    settings = {name: getattr(arguments, name) for name in names} | {"id2label": id2label}
+    try:
+        if start is None:
+            return FCNForSemanticSegmentation(FCNConfig(**settings))
+        classes = FCNConfig.from_pretrained(start).num_labels
+        if classes != len(id2label):
+            print(f"{start!r} knows {classes} classes and the dataset {len(id2label)}: its scores are learnt anew.")
+        return FCNForSemanticSegmentation.from_pretrained(
+            start, dtype=torch.float32, ignore_mismatched_sizes=classes != len(id2label), **settings
+        )
+    except (OSError, *UNREACHABLE) as error:
+        raise SystemExit(
+            f"No weights to start from at {start!r}: {hub_reason(error)} If it is another recipe's output_dir, "
+            "train that one first."
+        ) from error
+    except (StrictDataclassError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ")
+        raise SystemExit(f"There is no such net as the recipe describes: {reason}") from error
+
+
+def build_processor(
+    arguments: AugmentationArguments, num_labels: int, ignore_index: int, start: str | None = None
+) -> FCNImageProcessor:
+    """The finished model's image processor, which is also that of its evaluation.
+
+    Weights that training starts from want the mean and the scale that they were trained with: those of `start`.
+    """
+    settings: dict[str, Any] = {"num_labels": num_labels, "ignore_index": ignore_index, "do_resize": False}
+    if arguments.shortest_edge is not None:
+        settings |= {"do_resize": True, "size": {"shortest_edge": arguments.shortest_edge}}
+        if arguments.longest_edge is not None:
+            settings["size"]["longest_edge"] = arguments.longest_edge
+    try:
+        return FCNImageProcessor.from_pretrained(start, **settings) if start else FCNImageProcessor(**settings)
+    except OSError:
+        return FCNImageProcessor(**settings)

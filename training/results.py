@@ -1,0 +1,93 @@
+"""What a run leaves: the model folder with its log, its pictures and its card, here and on the Hub."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+from transformers.image_processing_base import ImageProcessingMixin
+
+from fcn_hf import FCNForSemanticSegmentation
+from fcn_hf.files import write_aside, written_aside
+from training.card import CURVE_FILE, EXAMPLES_FILE, write_card
+from training.curve import LOG_FILE, draw_curve
+from training.pictures import example_sheet
+from training.publish import PublishError, publish
+from training.recipe import Recipe
+from training.scan import ScannedDataset
+from training.trainer import FCNTrainer
+
+
+def export_model(
+    model: PreTrainedModel,
+    processor: ImageProcessingMixin,
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write safetensors, config, preprocessor config and the remote code into `folder`.
+
+    With `dtype=torch.float16` the file is half as large while the config still says float32, so `from_pretrained` gives
+    a float32 model, which is what CPUs compute fast in.
+
+    Args:
+        model: in float32.
+        folder: existing files of the same names are replaced one by one, each whole; others stay.
+        dtype: of the floating-point tensors in the file.
+        state_dict: the model's, where it can't be asked for it since other processes hold shards of it.
+    """
+    state = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in (model.state_dict() if state_dict is None else state_dict).items()
+    }
+    with written_aside(folder) as aside:
+        model.save_pretrained(aside, state_dict=state)
+        processor.save_pretrained(aside)
+
+
+def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegmentation) -> None:
+    """Store the model in `output_dir`."""
+    # Of a model in shards, which all processes gather together, the first one gets the whole.
+    state_dict = trainer.accelerator.get_state_dict(model)
+    if trainer.is_world_process_zero():
+        dtype = getattr(torch, recipe.model.weights_dtype)
+        export_model(model, trainer.processing_class, recipe.training.output_dir, dtype, state_dict)
+    trainer.accelerator.wait_for_everyone()
+
+
+def describe_stored(recipe: Recipe, trainer: FCNTrainer, dataset: ScannedDataset, repo_id: str | None) -> None:
+    """Score the stored weights, and put the log, its curve, examples and the card beside them."""
+    folder = Path(recipe.training.output_dir)
+    # The card's scores are those of the stored weights, not of the ones in memory, which may have more digits.
+    stored = FCNForSemanticSegmentation.from_pretrained(folder).eval().to(recipe.training.device)
+    scores = trainer.score(stored, dataset.scored)
+    if not trainer.is_world_process_zero():
+        return
+    print(f"mean IoU on {recipe.data.eval_split}: {scores['mean_iou']:.4f}")
+    log = trainer.state.log_history
+    write_aside(folder / LOG_FILE, lambda path: path.write_text(json.dumps(log, indent=1) + "\n"))
+    write_aside(folder / CURVE_FILE, lambda path: draw_curve(log, path))
+    # Those of an earlier run in the same folder mustn't be shown either.
+    (folder / EXAMPLES_FILE).unlink(missing_ok=True)
+    if recipe.card.example_pictures:
+        sheet = example_sheet(stored, trainer.processing_class, dataset.scored, recipe.card.example_pictures)
+        write_aside(folder / EXAMPLES_FILE, sheet.save)
+    write_card(folder, recipe, stored, scores, train_rows=dataset.train_rows, model_id=repo_id)
+
+
+def push(recipe: Recipe, repo_id: str) -> None:
+    """Upload the finished folder.
+
+    Raises:
+        `PublishError`: with the way to push it once more.
+    """
+    arguments = recipe.training
+    try:
+        url = publish(arguments.output_dir, repo_id, token=arguments.hub_token, revision=arguments.hub_revision)
+    except PublishError as error:
+        raise PublishError(
+            f"{error} The model is complete in {arguments.output_dir!r}; the same command with "
+            "--resume_from_checkpoint true pushes it without training again."
+        ) from error
+    print(f"Pushed: {url}")
