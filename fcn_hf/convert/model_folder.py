@@ -1,5 +1,6 @@
 """Converted weights -> a complete model folder, written aside and moved into place."""
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.numpy import save_file
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..configuration_fcn import FCNConfig
 from ..image_processing_fcn import FCNImageProcessor
 from ..modeling_fcn import FCNForSemanticSegmentation
-from .safetensors_file import StreamedTensor, write_safetensors
+from .caffe_file import CaffeBlob
 
 CARD = """---
 {{ card_data }}
@@ -89,7 +91,7 @@ class Conversion:
 
     config: FCNConfig
     processor: FCNImageProcessor
-    tensors: Mapping[str, np.ndarray | StreamedTensor]
+    tensors: Mapping[str, np.ndarray | CaffeBlob]
     title: str
     description: str
     source: str
@@ -160,15 +162,21 @@ def write_model_folder(conversion: Conversion, folder: str | Path) -> None:
     """
     folder = check_destination(folder)
     conversion.check()
-    tensors = dict(conversion.tensors)
+    blobs = {name: tensor for name, tensor in conversion.tensors.items() if isinstance(tensor, CaffeBlob)}
+    # Zeros of NumPy take no memory until they are written to: a blob, of up to 400 MB, only gets its place in the file.
+    arrays = {
+        name: np.zeros(tensor.shape, np.float32) if isinstance(tensor, CaffeBlob) else np.asarray(tensor, order="C")
+        for name, tensor in conversion.tensors.items()
+    }
     if conversion.fresh:
         start = FCNForSemanticSegmentation(conversion.config).state_dict()
-        tensors |= {name: start[name].numpy() for name in conversion.fresh}
+        arrays |= {name: start[name].numpy() for name in conversion.fresh}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
         aside = Path(temporary) / folder.name
         aside.mkdir()
-        write_safetensors(aside / "model.safetensors", tensors)
+        save_file(arrays, aside / "model.safetensors", {"format": "pt"})
+        copy_blobs(blobs, aside / "model.safetensors")
         with torch.device("meta"):
             model = FCNForSemanticSegmentation(conversion.config)
         model.config.architectures = [type(model).__name__]
@@ -179,6 +187,19 @@ def write_model_folder(conversion: Conversion, folder: str | Path) -> None:
         (aside / "README.md").write_text(card_text(conversion, folder.name), encoding="utf-8")
         # An empty folder is replaced in one step.
         os.replace(aside, folder)
+
+
+def copy_blobs(blobs: Mapping[str, CaffeBlob], path: Path) -> None:
+    """Put the numbers of blobs into their places in a safetensors file that holds others there.
+
+    The format: the header's length in 8 bytes, the header as JSON, then the tensors.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for name, blob in blobs.items():
+            file.seek(8 + length + header[name]["data_offsets"][0])
+            blob.copy_to(file)
 
 
 def card_text(conversion: Conversion, model_id: str) -> str:
