@@ -1,5 +1,6 @@
 """Converted weights -> a complete model folder, written aside and moved into place."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.numpy import save_file
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..configuration_fcn import FCNConfig
@@ -17,8 +19,8 @@ from ..files import written_aside
 from ..image_processing_fcn import FCNImageProcessor
 from ..model_card import model_card
 from ..modeling_fcn import FCNForSemanticSegmentation
+from .caffe_file import CaffeBlob
 from .names import published_names
-from .safetensors_file import StreamedTensor, write_safetensors
 
 SECTIONS = """## Where it comes from
 
@@ -57,7 +59,7 @@ class Conversion:
 
     config: FCNConfig
     processor: FCNImageProcessor
-    tensors: Mapping[str, np.ndarray | StreamedTensor]
+    tensors: Mapping[str, np.ndarray | CaffeBlob]
     title: str
     description: str
     source: str
@@ -135,16 +137,36 @@ def write_model_folder(conversion: Conversion, folder: str | Path) -> None:
     places = published_names(start)
     tensors = {places[name]: tensor for name, tensor in conversion.tensors.items()}
     tensors |= {places[name]: start[places[name]].numpy() for name in conversion.fresh}
+    blobs = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, CaffeBlob)}
+    # Zeros of NumPy take no memory until they are written to: a blob, of up to 400 MB, only gets its place in the file.
+    arrays = {
+        name: np.zeros(tensor.shape, np.float32) if isinstance(tensor, CaffeBlob) else np.asarray(tensor, order="C")
+        for name, tensor in tensors.items()
+    }
     with written_aside(folder.parent) as parent:
         aside = parent / folder.name
         aside.mkdir()
-        write_safetensors(aside / "model.safetensors", tensors)
+        save_file(arrays, aside / "model.safetensors", {"format": "pt"})
+        copy_blobs(blobs, aside / "model.safetensors")
         model.config.architectures = [type(model).__name__]
         model.config.dtype = "float32"
         custom_object_save(model, aside, config=model.config)  # type: ignore[arg-type]
         model.config.save_pretrained(aside)
         conversion.processor.save_pretrained(aside)
         (aside / "README.md").write_text(card_text(conversion, folder.name), encoding="utf-8")
+
+
+def copy_blobs(blobs: Mapping[str, CaffeBlob], path: Path) -> None:
+    """Put the numbers of blobs into their places in a safetensors file that holds others there.
+
+    The format: the header's length in 8 bytes, the header as JSON, then the tensors.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for name, blob in blobs.items():
+            file.seek(8 + length + header[name]["data_offsets"][0])
+            blob.copy_to(file)
 
 
 def card_text(conversion: Conversion, model_id: str) -> str:

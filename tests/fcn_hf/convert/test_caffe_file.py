@@ -1,6 +1,5 @@
-"""Caffe's weight files: what is read, what is refused, what it costs, and what becomes of it in a safetensors file."""
+"""Caffe's weight files: what is read, what is refused, and what it costs."""
 
-import dataclasses
 import io
 import json
 import subprocess
@@ -12,13 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from fcn_hf.convert import caffe_file
 from fcn_hf.convert.caffe_file import CaffeFileError, read_caffemodel
-from fcn_hf.convert.safetensors_file import write_safetensors
 from tests.fcn_hf.convert.caffe_nets import (
     MESSAGES,
     PUBLISHED,
@@ -30,7 +26,6 @@ from tests.fcn_hf.convert.caffe_nets import (
     write_caffemodel,
 )
 
-PACKAGE = Path(caffe_file.__file__).parent
 NUMBERS = np.arange(24, dtype=np.float32)
 KERNEL = NUMBERS.reshape(2, 3, 2, 2)
 
@@ -269,63 +264,18 @@ def test_a_file_that_shrinks_behind_the_readers_back_is_noticed(tmp_path):
             use()
 
 
-def test_safetensors_hold_blobs_and_arrays_of_all_dtypes(tmp_path):
-    blob = read_caffemodel(write(tmp_path / "net.caffemodel", small_net()))[1].blobs[0]
-    generator = np.random.default_rng(0)
-    arrays = {
-        "half": generator.standard_normal(3).astype(np.float16),
-        "flag": np.array([True, False, True]),
-        "scalar": np.array(7, np.int64),
-        "transposed": generator.standard_normal((3, 5)).astype(np.float32).T,
-        "big endian": np.array([1, 2], ">i8"),
-        "none": np.zeros((0, 4), np.float32),
-        "größe": np.array([255], np.uint8),
-    }
-    path = tmp_path / "model.safetensors"
-    write_safetensors(path, {**arrays, "kernel": blob, "flat": dataclasses.replace(blob, shape=(24,))})
-    loaded = load_file(path)
-    assert set(loaded) == {*arrays, "kernel", "flat"}
-    for name, array in {**arrays, "kernel": KERNEL, "flat": NUMBERS}.items():
-        expected = torch.from_numpy(
-            np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).reshape(array.shape)
-        )
-        assert loaded[name].dtype == expected.dtype
-        assert loaded[name].shape == array.shape
-        assert torch.equal(loaded[name], expected)
-    with safe_open(path, "pt") as file:
-        assert file.metadata() == {"format": "pt"}
-
-
-def test_safetensors_refuse_what_they_cannot_hold(tmp_path):
-    with pytest.raises(ValueError, match="'wave' has dtype complex64; expected one of float64"):
-        write_safetensors(tmp_path / "model.safetensors", {"wave": np.zeros(1, np.complex64)})
-
-    class Short:
-        shape = (3,)
-
-        def copy_to(self, file):
-            file.write(b"1234")
-
-    with pytest.raises(ValueError, match=r"'weight' wrote 4 bytes, but has shape \(3,\)"):
-        write_safetensors(tmp_path / "model.safetensors", {"weight": Short()})
-
-
 MEASURED = """
 import importlib.util, resource, sys
 
-def load(name):
-    # By path: the package would import torch, whose peak would hide this one.
-    spec = importlib.util.spec_from_file_location(name, f"{sys.argv[1]}/{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-caffe_file, safetensors_file = load("caffe_file"), load("safetensors_file")
+# By path: the package would import torch, whose peak would hide this one.
+spec = importlib.util.spec_from_file_location("caffe_file", sys.argv[1])
+caffe_file = sys.modules["caffe_file"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(caffe_file)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 layers = caffe_file.read_caffemodel(sys.argv[2])
 reading = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-tensors = {f"{layer.name}.{index}": blob for layer in layers for index, blob in enumerate(layer.blobs)}
-safetensors_file.write_safetensors(sys.argv[3], tensors)
+with open(sys.argv[3], "wb") as copy:
+    layers[0].blobs[0].copy_to(copy)
 print(reading - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -334,19 +284,18 @@ def test_a_large_file_takes_little_memory(tmp_path):
     shape = (1024, 512, 7, 7)
     row = np.arange(np.prod(shape[1:]), dtype=np.float32)
     blob = Blob(shape, lambda: (row + label for label in range(shape[0])))
-    path, copy = tmp_path / "large.caffemodel", tmp_path / "large.safetensors"
+    path, copy = tmp_path / "large.caffemodel", tmp_path / "copy"
     write_caffemodel(path, [Layer("fc6", "Convolution", ("pool5",), "fc6", blobs=(blob,))])
     assert path.stat().st_size > 100e6
-    command = [sys.executable, "-c", MEASURED, str(PACKAGE), str(path), str(copy)]
+    command = [sys.executable, "-c", MEASURED, caffe_file.__file__, str(path), str(copy)]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     reading, everything = (int(kib) / 1024 for kib in answer.stdout.split())
     assert reading < 4, f"{reading:.0f} MiB for names and shapes"
     assert everything < 24, f"{everything:.0f} MiB, but a piece is 16 MiB"
-    kernel = load_file(copy)["fc6.0"]
-    assert kernel.shape == shape
+    kernel = np.fromfile(copy, "<f4").reshape(shape[0], -1)
     for label in (0, 163, 164, 1023):
-        np.testing.assert_array_equal(kernel[label].reshape(-1).numpy(), row + label)
+        np.testing.assert_array_equal(kernel[label], row + label)
 
 
 def torch_answer(name: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
 from typer.testing import CliRunner
 
@@ -259,8 +260,20 @@ def test_a_destination_may_be_relative(conversion, tmp_path, monkeypatch, dest):
     assert f'model="{name}"' in (tmp_path / "here" / dest / "README.md").read_text()
 
 
+def test_arrays_keep_their_numbers_whatever_their_order_in_memory(conversion, tmp_path):
+    arrays = {
+        name: tensor if isinstance(tensor, np.ndarray) else tensor.read() for name, tensor in conversion.tensors.items()
+    }
+    conversion.tensors = {name: np.asfortranarray(array) for name, array in arrays.items()}
+    write_model_folder(conversion, tmp_path / "model")
+    written = load_file(tmp_path / "model" / "model.safetensors")
+    assert set(written) == set(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(written[name], array)
+
+
 @pytest.mark.parametrize("there", [False, True])
-@pytest.mark.parametrize("step", ["write_safetensors", "custom_object_save", "card_text", "os.replace"])
+@pytest.mark.parametrize("step", ["save_file", "copy_blobs", "custom_object_save", "card_text", "os.replace"])
 def test_a_failure_at_any_step_leaves_nothing_behind(conversion, tmp_path, monkeypatch, step, there):
     if there:
         (tmp_path / "model").mkdir()
