@@ -71,6 +71,12 @@ class DataArguments:
     shuffle_buffer_size: int = field(
         default=500, metadata={"help": "Streaming: rows, not decoded, that each worker holds to draw the next from."}
     )
+    class_balanced_rows: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability that a picture is drawn from those with an evenly drawn class, not in its turn; 0..1."
+        },
+    )
     cache_decoded: bool = field(
         default=False, metadata={"help": "Decode the training split once and keep it in memory, shared by all workers."}
     )
@@ -89,6 +95,10 @@ class DataArguments:
         """Raise `DatasetError` where arguments contradict each other."""
         if self.streaming and max_steps <= 0:
             raise DatasetError("streaming: the length of a stream isn't known, so max_steps must say when to end.")
+        if not 0 <= self.class_balanced_rows <= 1:
+            raise DatasetError(f"class_balanced_rows={self.class_balanced_rows} must be a probability, in 0..1.")
+        if self.streaming and self.class_balanced_rows:
+            raise DatasetError("class_balanced_rows draws from the whole split, which streaming never has; set one.")
         if self.streaming and self.cache_decoded:
             raise DatasetError("cache_decoded keeps a split in memory and streaming avoids that; set one of the two.")
         if self.streets_scenes and (self.streaming or not self.label_ids(255).keeps_ids):

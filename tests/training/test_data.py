@@ -335,6 +335,32 @@ def test_decoding_once_changes_nothing_but_time():
             assert torch.equal(plain[index][key], cached[index][key])
 
 
+def test_rows_of_rare_classes_can_be_drawn_as_often_as_others():
+    # Class 2 is in one row of nine, class 1 in all.
+    rows = rows_of([*drawn(8, ids=(0, 1)), *drawn(1, ids=(1, 2))])
+
+    def labels(probability, epoch=0):
+        dataset = SegmentationDataset(rows, COLUMNS, FCNImageProcessor(num_labels=3), v2.Identity(), seed=3)
+        dataset.set_epoch(epoch)
+        if probability:
+            dataset.balance_classes(probability, ignore_index=255)
+        return [dataset[index % 9]["labels"] for index in range(9)]
+
+    def share(probability):
+        found = [2 in map_ for epoch in range(20) for map_ in labels(probability, epoch)]
+        return sum(found) / len(found)
+
+    assert share(0) == pytest.approx(1 / 9)
+    # A third of the draws is through class 2 and a third through class 1, of which the row is one of nine.
+    assert 0.3 < share(1) < 0.45
+    assert 0.18 < share(0.5) < 0.32
+    assert all(torch.equal(a, b) for a, b in zip(labels(0.5), labels(0.5), strict=True))
+    with pytest.raises(DatasetError, match="class_balanced_rows=2.*0..1"):
+        DataArguments("x", class_balanced_rows=2).check(max_steps=1)
+    with pytest.raises(DatasetError, match="class_balanced_rows draws from the whole split"):
+        DataArguments("x", class_balanced_rows=0.5, streaming=True).check(max_steps=1)
+
+
 def test_decoded_pictures_never_fill_the_memory(monkeypatch):
     monkeypatch.setattr(examples.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 40_000}))
     dataset = SegmentationDataset(rows_of(drawn(4)), COLUMNS, FCNImageProcessor(num_labels=3), v2.Identity())
