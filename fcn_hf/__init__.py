@@ -4,6 +4,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
 from .configuration_fcn import FCNConfig
+from .convert import from_classifier
+from .convert.convolutionalize import convolutionalize
 from .image_processing_fcn import FCNImageProcessor, FCNImageProcessorPil
 from .metrics import ConfusionMatrix
 from .modeling_fcn import FCNForSemanticSegmentation, FCNModel, FCNPreTrainedModel
@@ -38,5 +40,7 @@ __all__ = [
     "FCNModel",
     "FCNPreTrainedModel",
     "__version__",
+    "convolutionalize",
+    "from_classifier",
     "predict",
 ]

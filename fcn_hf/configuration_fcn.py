@@ -1,6 +1,7 @@
 """Configuration of Fully Convolutional Networks (Long, Shelhamer, Darrell, CVPR 2015 and PAMI 2016)."""
 
 from huggingface_hub.dataclasses import strict
+from torch.nn import ModuleDict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 HIDDEN_SIZES: dict[str, tuple[int, ...]] = {
@@ -144,6 +145,14 @@ class FCNConfig(PreTrainedConfig):
             output["tasks"] = [[task, count] for task, count in dict(self.tasks).items()]
         return output
 
+    def save_pretrained(self, save_directory, **kwargs):
+        """As the base class does; beside a whole net's code the features alone are there for `AutoModel` too."""
+        auto_map = getattr(self, "auto_map", None) or {}
+        if "AutoModelForSemanticSegmentation" in auto_map:
+            whole = auto_map["AutoModelForSemanticSegmentation"]
+            auto_map["AutoModel"] = whole.replace("FCNForSemanticSegmentation", "FCNModel")
+        return super().save_pretrained(save_directory, **kwargs)
+
     def validate_choices(self):
         """`backbone`, `prediction_stride`, `geometry` and `upsampling` come from short lists."""
         choices = {
@@ -184,8 +193,13 @@ class FCNConfig(PreTrainedConfig):
         tasks = None if self.tasks is None else dict(self.tasks)
         streams = self.streams
         if tasks is not None:
-            if not tasks or any(count < 1 for count in tasks.values()) or not all(map(str.isidentifier, tasks)):
-                raise ValueError(f"tasks={tasks} must name at least one task, each with a positive number of classes.")
+            # Heads are kept by their names in a ModuleDict, which has methods of its own, such as "items".
+            named = all(task.isidentifier() and not hasattr(ModuleDict, task) for task in tasks)
+            if not tasks or any(count < 1 for count in tasks.values()) or not named:
+                raise ValueError(
+                    f"tasks={tasks} must name at least one task, with words that name no method of torch's ModuleDict, "
+                    "each with a positive number of classes."
+                )
             first, count = next(iter(tasks.items()))
             if self.num_labels != count:
                 raise ValueError(

@@ -318,10 +318,12 @@ except ModuleNotFoundError:
 else:
     raise SystemExit("fcn_hf is within reach")
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
+from transformers import AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, pipeline
 folder, expected = sys.argv[1], torch.load(sys.argv[2])
 model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True)
 assert torch.equal(model(expected["pixel_values"]).logits, expected["logits"])
+features = AutoModel.from_pretrained(folder, trust_remote_code=True)
+assert type(features).__name__ == "FCNModel" and features(expected["pixel_values"]).last_hidden_state.shape[1] == 8
 processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
 picture = Image.effect_noise((50, 40), 80)
 inputs = processor(picture, return_tensors="pt")

@@ -153,6 +153,7 @@ def test_tasks_without_names_have_numbered_classes():
         ({"tasks": {}}, "tasks=.*at least one task"),
         ({"tasks": {"semantic": 5, "geometric": 0}}, "tasks=.*'geometric': 0"),
         ({"tasks": {"a.b": 2}}, "tasks=.*a.b"),
+        ({"tasks": {"items": 2}}, "tasks=.*'items'.*ModuleDict"),
         ({"tasks": TASKS, "id2label_by_task": {"depth": {0: "near"}}}, "id2label_by_task.*'depth'"),
         ({"tasks": TASKS, "id2label_by_task": {"alpha": {0: "no", 2: "yes"}}}, r"id2label_by_task.*'alpha'.*0\.\.n-1"),
         ({"id2label_by_task": {"alpha": {0: "no"}}}, "id2label_by_task.*'alpha'"),
