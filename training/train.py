@@ -21,7 +21,7 @@ from training.data import median_frequency_weights
 from training.ema import EMA_FILE, EMACallback, averaged_weights
 from training.examples import Collator, training_examples
 from training.losses import SegmentationLoss
-from training.model import build_model, build_processor
+from training.model import build_model, build_processor, synchronised
 from training.pictures import PredictionPictures
 from training.publish import check_access
 from training.recipe import Recipe, read_recipes
@@ -67,6 +67,8 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, checkpoint: str | Non
     ignore_index, num_labels = recipe.model.semantic_loss_ignore_index, len(dataset.id2label)
     model = build_model(recipe.model, dataset.id2label)
     model.config.palette = scored.label_ids.colours(num_labels) or model.config.palette
+    if arguments.world_size > 1 and arguments.device.type != "cpu":
+        model = synchronised(model)
     processor = build_processor(recipe.augmentation, num_labels, ignore_index, recipe.model.model_name_or_path)
     examples = training_examples(
         recipe.data,
