@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from fcn_hf import ConfusionMatrix
+from fcn_hf import ConfusionMatrix, FCNForSemanticSegmentation
 from fcn_hf.datasets import DatasetError
 from fcn_hf.evaluation import evaluate_split, label_arguments
 from fcn_hf.prediction import evaluation_mode
@@ -105,7 +105,8 @@ class FCNTrainer(Trainer):
 
     def __init__(
         self,
-        *args,
+        model: FCNForSemanticSegmentation,
+        *,
         segmentation_loss: SegmentationLoss | None = None,
         optimizer_arguments: OptimizerArguments | None = None,
         ema: EMACallback | None = None,
@@ -114,28 +115,25 @@ class FCNTrainer(Trainer):
     ):
         self.optimizer_arguments = optimizer_arguments or OptimizerArguments()
         self.ema = ema
-        super().__init__(*args, callbacks=[RunTotals(), *([ema] if ema else []), *(callbacks or [])], **kwargs)
-        self._freeze()
+        super().__init__(model, callbacks=[RunTotals(), *([ema] if ema else []), *(callbacks or [])], **kwargs)
+        self._freeze(model)
         # The loss below is a share of the whole accumulated batch; Trainer must not divide it by the steps once more.
         self.model_accepts_loss_kwargs = True
-        config = self.model.config
         if segmentation_loss is None:
-            segmentation_loss = SegmentationLoss(
-                LossArguments(), torch.ones(config.num_labels), config.semantic_loss_ignore_index
-            )
+            num_labels, ignore_index, _ = label_arguments(model.config)
+            segmentation_loss = SegmentationLoss(LossArguments(), torch.ones(num_labels), ignore_index)
         self.segmentation_loss = segmentation_loss.to(self.args.device)
 
-    def _freeze(self) -> None:
+    def _freeze(self, model: FCNForSemanticSegmentation) -> None:
         """Exclude from training what `optimizer_arguments` say."""
-        base, arguments = self.model.base_model, self.optimizer_arguments
+        base, arguments = model.base_model, self.optimizer_arguments
         names = dict(base.named_modules())
         unknown = [name for name in arguments.frozen_layers if name not in names]
         if unknown:
             close = get_close_matches(unknown[0], names, 3) or [name for name in names if name.count(".") < 2]
             raise DatasetError(f"frozen_layers: the model has no {unknown[0]!r}; it has {', '.join(close)}.")
-        parts = (
-            [base] if arguments.trunk_learning_rate_factor == 0 else [names[name] for name in arguments.frozen_layers]
-        )
+        parts = [names[name] for name in arguments.frozen_layers]
+        parts += [base] if arguments.trunk_learning_rate_factor == 0 else []
         for part in parts:
             part.requires_grad_(False)
         parts += [base] if arguments.freeze_batch_norm else []
@@ -180,15 +178,15 @@ class FCNTrainer(Trainer):
         # Trainer's gradients are averaged over processes, so each divides by its share of the total weight.
         if self.segmentation_loss.arguments.loss_reduction == "sum":
             return torch.ones((), device=device) / processes
-        weight = sum(self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples)
-        return self.accelerator.gather(weight.to(device)).sum().clamp(min=1) / processes
+        weights = [self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples]
+        return self.accelerator.gather(torch.stack(weights).sum()).sum().clamp(min=1) / processes
 
     def compute_loss(
         self,
         model,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: Any = None,
     ):
         labels, loss_of = inputs["labels"], self.segmentation_loss
         arguments = loss_of.arguments
@@ -197,9 +195,9 @@ class FCNTrainer(Trainer):
         for norm in self.frozen_norms:
             norm.eval()
         outputs = model(pixel_values=inputs["pixel_values"])
-        weight = (
-            self._get_num_items_in_batch([inputs], labels.device) if num_items_in_batch is None else num_items_in_batch
-        )
+        weight = num_items_in_batch
+        if weight is None:
+            weight = self._get_num_items_in_batch([inputs], labels.device)
         loss = loss_of.cross_entropy(outputs.logits, labels) / weight
         if loss_of.region_losses and model.training:
             loss = loss + loss_of.regions(outputs.logits, labels) / self.args.gradient_accumulation_steps
@@ -213,7 +211,7 @@ class FCNTrainer(Trainer):
 
     def evaluate(
         self,
-        eval_dataset: ScoredRows | None = None,
+        eval_dataset: Any = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
@@ -224,11 +222,13 @@ class FCNTrainer(Trainer):
         the model each (FSDP) only answer together, so there each counts the whole split.
 
         Args:
-            eval_dataset: what is scored; the trainer's own if left out.
+            eval_dataset: `ScoredRows`, which are scored; the trainer's own if left out.
             metric_key_prefix: goes before each name, with an underscore.
         """
-        model = self.accelerator.unwrap_model(self.model) if self.ema is None else self.ema.model_for(self.model)
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if self.ema is not None:
+            model = self.ema.model_for(model)
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         scores = self.score(model, rows, sharded=self.is_fsdp_enabled)
         metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in scores if name != "per_class_iou"}
         self.log(metrics)
