@@ -9,16 +9,15 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from typer.core import TyperGroup
 
-from .errors import UNREACHABLE, FCNError, hub_reason
+from .errors import FCNError
 from .files import write_aside
-from .label_sets import voc_palette
+from .palettes import class_colours, label_picture
+from .prediction import InferenceMode, load_model, predict
 
 console = Console()
 
@@ -47,12 +46,8 @@ def complain(message: str) -> None:
 
 
 def load(name: str, device: str | None) -> tuple[Any, Any]:
-    """A model in evaluation mode, and its image processor."""
-    try:
-        model = AutoModelForSemanticSegmentation.from_pretrained(name)
-        processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError, *UNREACHABLE) as error:
-        raise FCNError(f"No model could be loaded from {name!r}: {hub_reason(error)}") from error
+    """A model in evaluation mode on a device, and its image processor."""
+    model, processor = load_model(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:
         return model.eval().to(device or accelerator or "cpu"), processor
@@ -76,8 +71,6 @@ def segment(
     device: DeviceOption = None,
 ) -> None:
     """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
-    from .prediction import predict
-
     targets: dict[Path, Path] = {}
     for path in images:
         target = out / f"{path.stem}.png"
@@ -89,27 +82,16 @@ def segment(
     net, processor = load(model, device)
     if net.config.num_labels > 256:
         raise FCNError(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
-    # A model's own colours, if it brings some, come first; ids beyond them have those of VOC.
-    own_colours = getattr(net.config, "palette", None) or []
-    colours = np.array([*own_colours, *voc_palette(256)[len(own_colours) :]], dtype=np.uint8)
-
+    colours = class_colours(net.config)
     failed = False
     for target, path in track(targets.items(), "Segmenting", console=Console(stderr=True), transient=True):
         try:
-            with Image.open(path) as file:
-                picture = ImageOps.exif_transpose(file)
-            mask = predict(net, processor, picture)
-        except UnidentifiedImageError:
-            complain(f"{path} is not a picture that Pillow can read.")
-            failed = True
-            continue
-        except (OSError, ValueError) as error:
+            mask = predict(net, processor, path)
+        except ValueError as error:
             complain(f"{path}: {error}")
             failed = True
             continue
-        label_map = Image.fromarray(mask.astype(np.uint8), mode="L")
-        label_map.putpalette(colours.tobytes())
-        write_aside(target, label_map.save)
+        write_aside(target, label_picture(mask, colours).save)
         ids, pixels = np.unique(mask, return_counts=True)
         order = np.argsort(-pixels)
         shares = ", ".join(f"{net.config.id2label[int(ids[i])]} {pixels[i] / mask.size:.1%}" for i in order)
@@ -184,7 +166,6 @@ def evaluate(
     from .datasets import find_columns, find_split, load_splits
     from .evaluation import HubMeanIoU, Metric, PictureScores, evaluate_split, label_arguments
     from .metrics import BoundaryF1, ConfusionMatrix
-    from .prediction import InferenceMode
 
     mode = InferenceMode(None if window is None else read_window(window), overlap, read_scales(scales), mirror)
     if confusion is not None:

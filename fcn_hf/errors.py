@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     # Its base class is httpx's or, from huggingface_hub 2 on, httpx2's; this is whichever it is.
     HTTPError,
     OfflineModeIsEnabled,
@@ -29,6 +30,8 @@ def hub_reason(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, OfflineModeIsEnabled):
             return "there is no such folder, and HF_HUB_OFFLINE is set, so that the Hub isn't asked; unset it."
+        if isinstance(cause, HFValidationError):
+            return "there is no such folder, and a repo of the Hub is named OWNER/NAME; check the path."
         if isinstance(cause, RepositoryNotFoundError):
             return (
                 f"there is no such folder, and no such repo at {constants.ENDPOINT}; check its name, or, for a private "

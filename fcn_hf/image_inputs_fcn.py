@@ -47,6 +47,51 @@ def describe(kind: str, index: int, item: Any) -> str:
     return f"{kind} {index} ({source!r})" if source else f"{kind} {index}"
 
 
+def open_picture(source: Any, name: str = "the picture", max_pixels: int | None = None) -> PIL.Image.Image:
+    """
+    A picture, decoded in its own mode and turned upright as its EXIF orientation says; of an animation the first frame.
+
+    Args:
+        source: a path, an http(s) or `data:image/` URL (`str`), or a `PIL.Image.Image`.
+        name: what errors call it.
+        max_pixels: largest size of a file that is decoded; Pillow's own bound (`MAX_IMAGE_PIXELS`) if left out.
+
+    Raises:
+        ValueError: there is no such file, it is no picture, damaged, or too large.
+    """
+    try:
+        image = source
+        if not isinstance(source, PIL.Image.Image):
+            content = _read_bytes(source)
+            if not content:
+                raise EOFError("it is empty")
+            image = PIL.Image.open(BytesIO(content))
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise PIL.Image.DecompressionBombError(
+                    f"{image.width} x {image.height}, of which {max_pixels:,} are taken"
+                )
+        image.load()
+        # exif_transpose copies even what is upright already.
+        return PIL.ImageOps.exif_transpose(image) if image.getexif().get(EXIF_ORIENTATION, 1) != 1 else image
+    except FileNotFoundError:
+        raise ValueError(f"{name} does not exist: check the path") from None
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(f"{name} has too many pixels ({error}): make it smaller") from error
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(f"{name} is damaged, or no picture in a known format: check the file") from error
+    except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
+        raise ValueError(f"{name} cannot be read ({error}): check the file, it may be damaged or cut short") from error
+
+
+def read_rgb(source: Any, name: str = "the picture", max_pixels: int | None = None) -> PIL.Image.Image:
+    """
+    A picture as people and nets see it: upright RGB, on white where it is transparent, 16-bit grey scaled to 8 bit.
+
+    Arguments and errors are those of `open_picture`; pictures of mode "F", whose range is unknown, are an error too.
+    """
+    return _to_8_bit_picture(open_picture(source, name, max_pixels), name, do_convert_rgb=True).convert("RGB")
+
+
 def read_picture(
     item: Any,
     name: str,
@@ -62,14 +107,14 @@ def read_picture(
     ValueError or TypeError for what is no picture, and for a PIL picture to become RGB if `statistics` is not 1 or 3.
     """
     if isinstance(item, str | os.PathLike | PIL.Image.Image):
-        image = _open(item, name)
+        image = open_picture(item, name)
         if do_convert_rgb and statistics not in PICTURE_STATISTICS:
             raise ValueError(
                 f"{name} is a picture of mode {image.mode!r}, whose channels are colours or alpha, but image_mean and "
                 f"image_std have {statistics} value(s): pass an array of shape (height, width, {statistics}), or "
                 "do_convert_rgb=False to take the picture's own channels for them"
             )
-        array: Any = _pil_to_array(image, name, do_convert_rgb)
+        array: Any = np.array(_to_8_bit_picture(image, name, do_convert_rgb))
         input_data_format = ChannelDimension.LAST
     elif isinstance(item, np.ndarray | torch.Tensor):
         array = item
@@ -132,48 +177,32 @@ def read_label_maps(
     return label_maps
 
 
-def _open(item: Any, name: str) -> PIL.Image.Image:
-    """A path, URL or PIL picture, decoded in its own mode and turned upright."""
-    try:
-        image = item
-        if not isinstance(item, PIL.Image.Image):
-            content = _read_bytes(os.fspath(item))
-            if not content:
-                raise EOFError("it is empty")
-            image = PIL.Image.open(BytesIO(content))
-        image.load()
-        # exif_transpose copies even what is upright already.
-        return PIL.ImageOps.exif_transpose(image) if image.getexif().get(EXIF_ORIENTATION, 1) != 1 else image
-    except FileNotFoundError:
-        raise ValueError(f"{name} does not exist: check the path") from None
-    except PIL.UnidentifiedImageError as error:
-        raise ValueError(f"{name} is damaged, or no picture in a known format: check the file") from error
-    except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
-        raise ValueError(f"{name} cannot be read ({error}): check the file, it may be damaged or cut short") from error
-
-
-def _read_bytes(source: str) -> bytes:
-    if source.startswith(("http://", "https://")):
+def _read_bytes(source: str | os.PathLike) -> bytes:
+    # A `Path` is always a file: whoever has a path from a stranger makes it one, and nothing is fetched.
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
         # Some servers refuse what Python calls itself.
         request = urllib.request.Request(source, headers={"User-Agent": "fcn-hf"})
         with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
             return response.read()
-    if source.startswith("data:image/"):
+    if isinstance(source, str) and source.startswith("data:image/"):
         return base64.b64decode(source.split(",", 1)[1])
     return Path(source).read_bytes()
 
 
-def _pil_to_array(image: PIL.Image.Image, name: str, do_convert_rgb: bool | None) -> np.ndarray:
+def _to_8_bit_picture(image: PIL.Image.Image, name: str, do_convert_rgb: bool | None) -> PIL.Image.Image:
+    """A picture of whole numbers in 0..255, in RGB if wanted; 16-bit grey keeps its one channel."""
     if image.mode == "F":
         raise ValueError(f"{name} has mode 'F', whose range is unknown: convert it to mode 'L', or pass a float array")
     if image.mode.startswith("I"):
-        return _to_8_bit(np.array(image), name)
+        return PIL.Image.fromarray(_to_8_bit(np.array(image), name))
     if not do_convert_rgb:
-        return np.array(image)
-    if "A" in image.getbands() or "transparency" in image.info:
+        return image
+    if image.has_transparency_data:
+        # Pillow goes to RGBA from all modes with transparency but this one.
+        image = image.convert("LA") if image.mode == "La" else image
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return image.convert("RGB")
 
 
 def _to_8_bit(array: np.ndarray, name: str) -> np.ndarray:
@@ -232,7 +261,7 @@ def _to_uint8_or_float32(array: Any, name: str, is_picture: bool) -> Any:
 
 def _read_label_map(item: Any, name: str) -> np.ndarray:
     if isinstance(item, str | os.PathLike | PIL.Image.Image):
-        image = _open(item, name)
+        image = open_picture(item, name)
         if len(image.getbands()) > 1:
             raise ValueError(f"{name} has mode {image.mode!r}, {COLOURED_MAP}")
         array = np.asarray(image)

@@ -1,4 +1,4 @@
-"""Classes of the datasets that the published nets were trained on, in the order of their outputs, and colours for ids.
+"""Classes of the datasets that the published nets were trained on, in the order of their outputs.
 
 All names are those of the authors' release, misspellings included, so that they can be compared with other tools':
 `data/pascal-context/classes-59.txt`, `data/sift-flow/classes.txt`, `data/nyud/classes.txt`; PASCAL VOC's are those of
@@ -27,30 +27,12 @@ class LabelSet:
         """Class name of each id, as a model's configuration wants it."""
         return dict(enumerate(self.labels))
 
-    @property
-    def palette(self) -> list[list[int]]:
-        """RGB colour (0..255) of each id, from `voc_palette`, in which the release shows every dataset (`vis.py`)."""
-        return voc_palette(len(self.labels))
-
 
 def class_names(labels: LabelSet | None, count: int) -> dict[int, str]:
     """Class name of each id: those of `labels` if it has `count` of them, else numbered ones."""
     if labels is not None and len(labels.labels) == count:
         return labels.id2label
     return {index: f"class {index}" for index in range(count)}
-
-
-def voc_palette(count: int) -> list[list[int]]:
-    """
-    `count` RGB colours, integers in 0..255, that tell neighbouring ids apart; the first is black.
-
-    This is the colour map of the PASCAL VOC development kit (`VOClabelcolormap.m`): an id's bits, three at a time from
-    the lowest, are the bits of red, green and blue from the highest down.
-    """
-    return [
-        [sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
-        for index in range(count)
-    ]
 
 
 def _split(names: str) -> tuple[str, ...]:

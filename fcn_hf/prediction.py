@@ -3,13 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from .errors import FCNError
+from .errors import UNREACHABLE, FCNError, hub_reason
+from .image_inputs_fcn import open_picture
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,22 @@ class InferenceMode:
 WHOLE_PICTURE = InferenceMode()
 
 
+def load_model(name: str) -> tuple[Any, Any]:
+    """A semantic segmentation model in evaluation mode, and its image processor.
+
+    Args:
+        name: model folder or Hub id.
+
+    Raises:
+        `FCNError`: if there is no such model, or it isn't one for semantic segmentation.
+    """
+    try:
+        model = AutoModelForSemanticSegmentation.from_pretrained(name).eval()
+        return model, AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError, KeyError, *UNREACHABLE) as error:
+        raise FCNError(f"No model could be loaded from {name!r}: {hub_reason(error)}") from error
+
+
 @contextmanager
 def evaluation_mode(model) -> Iterator[None]:
     """Put a model in evaluation mode for a while; each of its modules has its own mode again afterwards."""
@@ -63,18 +83,22 @@ def evaluation_mode(model) -> Iterator[None]:
 
 # Not inference_mode: what a sharded model (FSDP) gathers in it can't be trained with afterwards.
 @torch.no_grad()
-def predict(model, processor, picture: Image.Image, mode: InferenceMode = WHOLE_PICTURE) -> np.ndarray:
+def predict(model, processor, picture: str | PathLike | Image.Image, mode: InferenceMode = WHOLE_PICTURE) -> np.ndarray:
     """The label map of one picture.
 
     Args:
         model: a semantic segmentation model, in evaluation mode, on the device that shall compute.
         processor: its image processor.
-        picture: upright, of any size.
+        picture: a path, a URL or a PIL picture, of any size; it is turned upright.
         mode: window, scales and mirroring.
 
     Returns:
-        `np.ndarray` of int64 class ids, shape (height, width) as the picture's.
+        `np.ndarray` of int64 class ids, shape (height, width) as the upright picture's.
+
+    Raises:
+        `ValueError`: if the picture can't be read, or isn't one for this model.
     """
+    picture = open_picture(picture)
     pixel_values = processor(picture, return_tensors="pt").to(model.device)["pixel_values"]
     outputs = _Scores(averaged_scores(model, pixel_values, mode))
     size = (picture.height, picture.width)

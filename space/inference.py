@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-import fcn_hf  # noqa: F401  (registers FCN with the Auto classes)
 from fcn_hf.errors import FCNError
 from fcn_hf.metrics import ConfusionMatrix
-from space.pictures import Examples, read_picture
+from fcn_hf.prediction import load_model
+from space.pictures import Examples, read_picture, shrink
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODELS = tuple(str(MODELS / name) for name in ("fcn-32s", "fcn-16s", "fcn-8s"))
@@ -25,8 +24,8 @@ DEFAULT_MODELS = tuple(str(MODELS / name) for name in ("fcn-32s", "fcn-16s", "fc
 MAX_MODELS = 4
 """Panels that still stand side by side on a laptop's screen."""
 
-MAX_LABELS = 255
-"""Class ids of an 8-bit label map; 255 is kept for "unlabelled"."""
+UNLABELLED = 255
+"""Id in an 8-bit label map that is no class; so a model has at most as many classes."""
 
 LONGEST_SIDE = 1024
 """Pixels that a network sees at most along a side: time and memory grow with the area, and a phone's 12 megapixels
@@ -87,16 +86,12 @@ class Segmenter:
             ModelError: no such model, not a semantic segmentation model, or too many classes.
         """
         try:
-            processor = AutoImageProcessor.from_pretrained(source)
-            model = AutoModelForSemanticSegmentation.from_pretrained(source).eval()
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"can't load the model '{source}': {_reason(source, error)} "
-                "(FCN_MODELS takes model folders or Hub ids, separated by commas)"
-            ) from error
+            model, processor = load_model(source)
+        except FCNError as error:
+            raise ModelError(f"{error} (FCN_MODELS takes model folders or Hub ids, separated by commas)") from error
         id2label, stride = model.config.id2label, getattr(model.config, "prediction_stride", None)
-        if len(id2label) > MAX_LABELS:
-            raise ModelError(f"the model '{source}' has {len(id2label)} classes; at most {MAX_LABELS} can be drawn.")
+        if len(id2label) > UNLABELLED:
+            raise ModelError(f"the model '{source}' has {len(id2label)} classes; at most {UNLABELLED} can be drawn.")
         return cls(
             name=f"FCN-{stride}s" if stride else Path(source).name,
             source=source,
@@ -132,14 +127,6 @@ class Segmenter:
         return outputs, fastest
 
 
-def shrink(picture: Image.Image, longest_side: int) -> Image.Image:
-    """The picture itself, or a smaller one of the same shape whose longest side is `longest_side` pixels."""
-    scale = longest_side / max(picture.size)
-    if scale >= 1:
-        return picture
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-
-
 def shares(mask: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
     """Part of the labelled area that each class covers: 0..1, adding up to 1 unless nothing is labelled.
 
@@ -153,7 +140,7 @@ def shares(mask: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
 
 def mean_iou(mask: np.ndarray, truth: np.ndarray, num_labels: int) -> float:
     """Mean intersection over union (0..1) of a (H, W) label map on its ground truth, over the classes that occur."""
-    matrix = ConfusionMatrix(num_labels, ignore_index=255)
+    matrix = ConfusionMatrix(num_labels, ignore_index=UNLABELLED)
     matrix.update(mask.astype(np.int64), truth.astype(np.int64))
     return float(matrix.compute()["mean_iou"])
 
@@ -221,15 +208,6 @@ def _distinct(segmenter: Segmenter, others: Sequence[Segmenter]) -> Segmenter:
     if sum(other.name == segmenter.name for other in others) == 1:
         return segmenter
     return replace(segmenter, name=f"{segmenter.name} ({'/'.join(Path(segmenter.source).parts[-2:])})")
-
-
-def _reason(source: str, error: Exception) -> str:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if Path(source).is_dir():
-        return first_line
-    if os.path.isabs(source) or source.startswith(".") or source.count("/") > 1:
-        return "there is no such folder"
-    return f"there is no such folder, and the Hub did not give it: {first_line}"
 
 
 def _brief(labels: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ the opacity slider and the legend act on the layers in the browser, without a ro
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +16,9 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from space.inference import Segmentation, Segmenter, shares, shrink
-from space.render import UNLABELLED, data_uri, hex_colour, label_map, legend
+from fcn_hf.palettes import label_picture
+from space.inference import UNLABELLED, Segmentation, Segmenter, shares
+from space.pictures import shrink
 
 DISPLAY_SIDE = 1024
 """Pixels along the longest side of what is shown; a panel is 300-600 CSS pixels wide. Downloads keep the full size."""
@@ -90,6 +93,29 @@ def message(text: str, kind: str = "hint") -> str:
     return f'<div class="fcn-message fcn-{kind}" role="{role}">{escape(text)}</div>'
 
 
+def data_uri(image: Image.Image, format: str, **options: int) -> str:
+    """A picture as text that a page can hold, so that nobody else's request can fetch it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def hex_colour(colour: Sequence[int]) -> str:
+    """`#rrggbb`, for CSS."""
+    return "#" + "".join(f"{int(channel):02x}" for channel in colour)
+
+
+def legend(labels: Sequence[str], colours: np.ndarray) -> str:
+    """The legend shared by all panels: one button per class, which shows this class alone while it is pointed at."""
+    buttons = "".join(
+        f'<button type="button" class="fcn-class" aria-pressed="false" data-name="{escape(name)}" '
+        f'data-colour="{",".join(map(str, colour.tolist()))}">'
+        f'<i style="background:{hex_colour(colour)}"></i>{escape(name)}</button>'
+        for name, colour in zip(labels, colours, strict=True)
+    )
+    return f'<div class="fcn-legend" role="group" aria-label="Legend: point at a class to see it alone">{buttons}</div>'
+
+
 def percent(value: float) -> str:
     """0.6234 -> "62.3 %"; an undefined score is a dash."""
     return "–" if np.isnan(value) else f"{value * 100:.1f} %"
@@ -115,7 +141,7 @@ def file_stem(name: str) -> str:
 
 
 def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours: np.ndarray) -> str:
-    full = label_map(panel.mask, colours)
+    full = label_picture(panel.mask, colours)
     download = data_uri(full, "PNG")
     layer = download if full.size == shown else data_uri(full.resize(shown, Image.Resampling.NEAREST), "PNG")
     facts = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in panel.facts)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from fcn_hf.errors import FCNError
+from fcn_hf.image_inputs_fcn import read_rgb
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -24,57 +25,24 @@ class PictureError(FCNError):
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Decode a file as its maker meant it to be seen.
-
-    EXIF rotation is applied, transparency is laid on white, CMYK and 16-bit values become 8-bit RGB, and an animation
-    gives its first frame.
-
-    Args:
-        path: a file in any format Pillow reads.
-
-    Returns:
-        An RGB picture, at least 1x1.
+    """Decode a file as its maker meant it to be seen: see `fcn_hf.image_inputs_fcn.read_rgb`.
 
     Raises:
         PictureError: not a picture, damaged, or more than `MAX_PIXELS` pixels.
     """
     try:
-        with Image.open(path) as file:
-            width, height = file.size
-            if width * height > MAX_PIXELS:
-                raise PictureError(_too_large(f"{width} x {height} pixels"))
-            file.load()
-            return _to_rgb(ImageOps.exif_transpose(file))
-    except Image.DecompressionBombError as error:
-        raise PictureError(_too_large("far too many pixels")) from error
-    except UnidentifiedImageError as error:
-        raise PictureError(
-            "This file is not a picture that can be read here. Please choose a JPEG, PNG, WebP, GIF, BMP or TIFF file."
-        ) from error
-    except PictureError:
-        raise
-    except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
-        raise PictureError(
-            "This picture is damaged or incomplete and can't be decoded. Please save or download it again."
-        ) from error
+        # A Path, so that no visitor has the server fetch an address.
+        return read_rgb(Path(path), "This picture", MAX_PIXELS)
+    except ValueError as error:
+        raise PictureError(f"{error}.") from error
 
 
-def _too_large(size: str) -> str:
-    return (
-        f"This picture has {size}; at most {MAX_PIXELS // 1_000_000} million can be taken here. Please make it smaller."
-    )
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        # Pillow would clip deep greys at 255. Sixteen bits have a range; floats are scaled by the one they use.
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
-        top = max(float(values.max()), 1e-9) if picture.mode == "F" else 65535
-        return Image.fromarray((values * (255 / top)).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
+def shrink(picture: Image.Image, longest_side: int) -> Image.Image:
+    """The picture itself, or a smaller one of the same shape whose longest side is `longest_side` pixels."""
+    scale = longest_side / max(picture.size)
+    if scale >= 1:
+        return picture
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from fcn_hf.palettes import class_colours, label_picture, overlay
 from space.inference import Comparison, Segmenter, compare, load_segmenters, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import Examples, PictureError
-from space.render import label_map, overlay, palette
 
 PAGE = Path(__file__).parent / "page"
 
@@ -51,11 +51,11 @@ class Handlers:
         self.segmenters = segmenters
         self.examples = examples
         self.labels = segmenters[0].labels
-        self.colours: np.ndarray = palette(self.labels)
+        self.colours: np.ndarray = class_colours(segmenters[0].model.config)
 
     def show_upload(self, upload: dict[str, Any] | None) -> str:
         """The comparison of what was in the picture field; `upload` is Gradio's file data, or None."""
-        return self.show(upload and upload["path"])
+        return self.show(upload["path"] if upload else None)
 
     def show(self, path: str | None) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it."""
@@ -86,7 +86,7 @@ class Handlers:
             raise gr.Error(str(error)) from error
         named = list(zip(self.segmenters, result.results, strict=True))
         overlays = [(overlay(result.picture, r.mask, self.colours, API_OPACITY), s.name) for s, r in named]
-        label_maps = [(label_map(r.mask, self.colours), s.name) for s, r in named]
+        label_maps = [(label_picture(r.mask, self.colours), s.name) for s, r in named]
         return overlays, label_maps, summary(self.segmenters, result)
 
 
@@ -157,7 +157,7 @@ def build() -> gr.Blocks:
         results = gr.HTML(handlers.show(first), apply_default_css=False, elem_id="fcn-comparison")
         gr.HTML(_text("explanation.html"), apply_default_css=False)
 
-        networks = {"concurrency_id": "networks", "concurrency_limit": 1}
+        networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
         picture.change(
@@ -191,7 +191,7 @@ def build() -> gr.Blocks:
 
 def launch(page: gr.Blocks, **options: Any) -> Any:
     """Serve the page at 127.0.0.1:`PORT` (7860), or where a Space's environment says."""
-    settings = {
+    settings: dict[str, Any] = {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         "server_port": int(os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or 7860),
         "theme": THEME,

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
 from fcn_hf.evaluation import label_arguments
-from fcn_hf.image_inputs_fcn import read_picture
-from fcn_hf.label_sets import voc_palette
+from fcn_hf.image_inputs_fcn import read_rgb
+from fcn_hf.palettes import class_colours, fitted_mask, overlay
 from fcn_hf.prediction import evaluation_mode, predict
 from training.data import ScoredRows, length
 
@@ -35,20 +35,6 @@ class Example(NamedTuple):
     picture: Image.Image
     label: np.ndarray
     prediction: np.ndarray
-
-
-def class_colours(config) -> np.ndarray:
-    """The colours in which a model's classes are drawn: its own `palette`, and those of VOC for ids beyond it.
-
-    Args:
-        config: of the model, with `num_labels` and, where it brings colours, `palette`.
-
-    Returns:
-        RGB in 0..255, uint8 of shape (num_labels, 3).
-    """
-    own = list(getattr(config, "palette", None) or [])
-    colours = [*own, *voc_palette(config.num_labels)[len(own) :]][: config.num_labels]
-    return np.array(colours, dtype=np.uint8).reshape(-1, 3)
 
 
 def comparison(
@@ -79,7 +65,7 @@ def comparison(
     Raises:
         `ValueError`: if a mask has another size than the picture, or ids that have no colour.
     """
-    pixels = _rgb(picture)
+    pixels = read_rgb(picture)
     column = (width - 2 * GAP) // 3
     scale = min(column / pixels.width, TALLEST * column / pixels.height)
     size = (max(1, round(pixels.width * scale)), max(1, round(pixels.height * scale)))
@@ -265,12 +251,6 @@ def _log_pictures(reporter: TrainerCallback, pictures: dict[str, Image.Image], s
     tracker.log({**values, "train/global_step": step})
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """What the image processor sees of a picture: on white where it is transparent, 16-bit grey scaled."""
-    array = read_picture(picture, "the picture", True, None, 3)
-    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0)))
-
-
 def _laid_over(
     small: Image.Image, full_size: tuple[int, int], ids: np.ndarray, colours: np.ndarray, ignore_index: int
 ) -> Image.Image:
@@ -284,10 +264,8 @@ def _laid_over(
     known = np.where(ignored, 0, ids)
     if known.size and not 0 <= known.min() <= known.max() < len(colours):
         raise ValueError(f"A mask has ids {known.min()}..{known.max()}, but there are {len(colours)} colours.")
-    # BOX averages where the mask is reduced, for smooth edges, and repeats pixels where it is enlarged.
-    coloured = Image.fromarray(colours[known]).resize(small.size, Image.Resampling.BOX)
-    blended = np.asarray(Image.blend(small, coloured, OPACITY)).copy()
-    hidden = np.asarray(Image.fromarray(np.uint8(255) * ignored).resize(small.size, Image.Resampling.BOX)) > 127
+    blended = np.array(overlay(small, known, colours, OPACITY))
+    hidden = fitted_mask(ignored, small.size)
     blended[hidden] = _hatching(*hidden.shape)[hidden]
     return Image.fromarray(blended)
 

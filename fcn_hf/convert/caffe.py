@@ -22,8 +22,8 @@ from ..label_sets import (
     VOC,
     LabelSet,
     class_names,
-    voc_palette,
 )
+from ..palettes import voc_palette
 from .caffe_file import CaffeBlob, CaffeLayer, read_caffemodel
 from .model_folder import (
     RELEASE_MEAN,

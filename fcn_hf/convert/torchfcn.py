@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ..label_sets import VOC, class_names, voc_palette
+from ..label_sets import VOC, class_names
+from ..palettes import voc_palette
 from .model_folder import (
     RELEASE_MEAN,
     Conversion,

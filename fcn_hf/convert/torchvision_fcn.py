@@ -9,7 +9,8 @@ from transformers import TimmBackboneConfig
 from transformers.utils import is_timm_available
 
 from ..image_processing_fcn import FCNImageProcessor
-from ..label_sets import VOC, class_names, voc_palette
+from ..label_sets import VOC, class_names
+from ..palettes import voc_palette
 from .model_folder import Conversion, ConversionError, checked_config, describe_config
 
 

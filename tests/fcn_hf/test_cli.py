@@ -1,6 +1,7 @@
 """`fcn-hf` as people type it."""
 
 import json
+import re
 import sys
 
 import datasets
@@ -8,18 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.cli import app
+from tests.helpers import REFUSED_PICTURES, picture_modes, run, save_tiny
 
 
 @pytest.fixture
-def model_folder(tiny, tmp_path):
-    folder = tmp_path / "model"
-    tiny().save_pretrained(folder)
-    FCNImageProcessor(num_labels=5).save_pretrained(folder)
-    return folder
+def model_folder(tmp_path):
+    return save_tiny(tmp_path / "model")
 
 
 @pytest.fixture
@@ -36,10 +33,6 @@ def dataset_folder(tmp_path):
     return folder
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def test_segment_writes_class_ids_with_a_palette(model_folder, tmp_path):
     Image.effect_noise((41, 29), 90).convert("RGB").save(tmp_path / "street.jpg")
     result = run("segment", tmp_path / "street.jpg", "--model", model_folder, "--out", tmp_path / "out")
@@ -50,12 +43,26 @@ def test_segment_writes_class_ids_with_a_palette(model_folder, tmp_path):
     assert mask.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
 
 
-def test_segment_shows_a_model_s_own_colours(tiny, tmp_path):
-    tiny(palette=[[10, 20, 30]] * 5).save_pretrained(tmp_path / "model")
-    FCNImageProcessor(num_labels=5).save_pretrained(tmp_path / "model")
+def test_segment_shows_a_model_s_own_colours(tmp_path):
+    save_tiny(tmp_path / "model", palette=[[10, 20, 30]] * 5)
     Image.new("RGB", (20, 20)).save(tmp_path / "street.png")
     run("segment", tmp_path / "street.png", "--model", tmp_path / "model", "--out", tmp_path / "out")
     assert Image.open(tmp_path / "out" / "street.png").getpalette()[:15] == [10, 20, 30] * 5
+
+
+def test_segment_takes_pictures_of_every_mode_and_says_which_it_refuses(model_folder, tmp_path):
+    saved = {}
+    for number, (name, (picture, _)) in enumerate({**picture_modes(), **REFUSED_PICTURES}.items()):
+        if picture.mode in ("La", "RGBa", "HSV", "YCbCr"):
+            continue  # TIFF doesn't hold these, or not a single pixel of them
+        saved[name] = tmp_path / f"{number}.tif"
+        picture.save(saved[name])
+    result = run("segment", *saved.values(), "--model", model_folder, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    masks = {path.name for path in (tmp_path / "out").iterdir()}
+    assert masks == {f"{path.stem}.png" for name, path in saved.items() if name not in REFUSED_PICTURES}
+    for name, (_, message) in REFUSED_PICTURES.items():
+        assert re.search(f"^{saved[name]}: .*{message}", result.stderr, re.MULTILINE)
 
 
 def test_segment_goes_on_after_a_bad_picture_and_says_so(model_folder, tmp_path):
@@ -64,7 +71,8 @@ def test_segment_goes_on_after_a_bad_picture_and_says_so(model_folder, tmp_path)
     paths = (tmp_path / "bad.png", tmp_path / "missing.png", tmp_path / "good.png")
     result = run("segment", *paths, "--model", model_folder, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "bad.png is not a picture" in result.stderr and "missing.png" in result.stderr
+    assert "bad.png: the picture is damaged, or no picture" in result.stderr
+    assert "missing.png: the picture does not exist" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
@@ -122,9 +130,8 @@ def test_a_class_that_never_occurs_is_null_in_the_json(tiny, dataset_folder, tmp
     assert json.loads(text)["per_class_iou"]["LABEL_5"] is None and "NaN" not in text
 
 
-def test_evaluate_names_the_row_with_an_unknown_label(tiny, dataset_folder, tmp_path):
-    tiny(num_labels=4).save_pretrained(tmp_path / "four")
-    FCNImageProcessor(num_labels=4).save_pretrained(tmp_path / "four")
+def test_evaluate_names_the_row_with_an_unknown_label(dataset_folder, tmp_path):
+    save_tiny(tmp_path / "four", num_labels=4)
     result = run("evaluate", "--model", tmp_path / "four", "--dataset", dataset_folder)
     assert result.exit_code == 1 and "Row 0: label 4 is outside 0..3" in result.stderr
 

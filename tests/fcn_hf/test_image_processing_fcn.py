@@ -18,6 +18,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from fcn_hf import image_inputs_fcn
 from fcn_hf.image_processing_fcn import FCNImageProcessor, FCNImageProcessorPil, resized_size
+from tests.helpers import REFUSED_PICTURES, picture_modes
 
 uint8, uint16, int32, float32 = (partial(np.array, dtype=name) for name in ("uint8", "uint16", "int32", "float32"))
 BACKENDS = {"torchvision": FCNImageProcessor, "pil": FCNImageProcessorPil}
@@ -110,24 +111,10 @@ def test_a_url_is_fetched(processor_class, tmp_path):
         server.shutdown()
 
 
-TRANSPARENT_PALETTE = Image.fromarray(uint8([[0, 1]])).convert("P")
-TRANSPARENT_PALETTE.putpalette([10, 20, 30, 40, 50, 60])
-TRANSPARENT_PALETTE.info["transparency"] = 1
-
-
 @pytest.mark.parametrize(
     "picture, expected",
     {
-        "RGB": (Image.new("RGB", (1, 1), (1, 2, 3)), [[1, 2, 3]]),
-        "L": (Image.new("L", (1, 1), 7), [[7, 7, 7]]),
-        "LA": (Image.new("LA", (1, 1), (7, 0)), [[255, 255, 255]]),
-        "RGBA": (Image.new("RGBA", (1, 1), (1, 2, 3, 255)), [[1, 2, 3]]),
-        "RGBA transparent": (Image.new("RGBA", (1, 1), (1, 2, 3, 0)), [[255, 255, 255]]),
-        "P": (TRANSPARENT_PALETTE, [[10, 20, 30], [255, 255, 255]]),
-        "CMYK": (Image.new("CMYK", (1, 1), (255, 0, 0, 0)), [[0, 255, 255]]),
-        "1": (Image.new("1", (1, 1), 1), [[255, 255, 255]]),
-        "I;16": (Image.fromarray(uint16([[65535, 257 * 9, 129]])), [[255] * 3, [9] * 3, [1] * 3]),
-        "I": (Image.fromarray(int32([[65535, 257 * 9]])), [[255] * 3, [9] * 3]),
+        **picture_modes(),
         "uint16 array": (uint16([[65535, 257 * 9]]), [[255] * 3, [9] * 3]),
         "bool array": (np.array([[True, False]]), [[255] * 3, [0] * 3]),
         "grey array": (uint8([[3, 4]]), [[3] * 3, [4] * 3]),
@@ -354,8 +341,7 @@ WRONG_PICTURES = {
     "2 channels": (np.zeros((8, 8, 2)), ValueError, r"\(8, 8, 2\).*1, 3 or 4 channels"),
     "5 channels": (np.zeros((5, 8, 8)), ValueError, r"\(5, 8, 8\).*1, 3 or 4 channels"),
     "complex": (np.zeros((8, 8, 3), complex), TypeError, "complex128"),
-    "mode F": (Image.new("F", (4, 4)), ValueError, "mode 'F'"),
-    "beyond 16 bit": (Image.fromarray(int32([[70000]])), ValueError, "70000"),
+    **{name: (picture, ValueError, message) for name, (picture, message) in REFUSED_PICTURES.items()},
 }
 WRONG_MAPS = {
     "colours": (np.zeros((12, 17, 3), np.uint8), ValueError, r"\(12, 17, 3\).*colours to class ids"),

@@ -1,20 +1,19 @@
-"""Names and colours of the published nets' classes."""
+"""Names of the published nets' classes."""
 
 import dataclasses
 
 import pytest
 
-from fcn_hf.label_sets import NYUD_40, PASCAL_CONTEXT, SIFT_FLOW, SIFT_FLOW_GEOMETRIC, VOC, voc_palette
+from fcn_hf.label_sets import NYUD_40, PASCAL_CONTEXT, SIFT_FLOW, SIFT_FLOW_GEOMETRIC, VOC
 
 SETS = (VOC, PASCAL_CONTEXT, SIFT_FLOW, SIFT_FLOW_GEOMETRIC, NYUD_40)
 
 
 @pytest.mark.parametrize("label_set, count", zip(SETS, (21, 60, 33, 3, 40), strict=True), ids=[s.name for s in SETS])
-def test_a_set_has_a_name_and_a_colour_for_each_class(label_set, count):
+def test_a_set_has_a_name_for_each_class(label_set, count):
     assert len(label_set.labels) == len(set(label_set.labels)) == count
     assert all(label and label == label.strip() and "\n" not in label for label in label_set.labels)
     assert list(label_set.id2label.items()) == list(enumerate(label_set.labels))
-    assert label_set.palette == voc_palette(count)
 
 
 # Ids of the nets' outputs; the release's files count SIFT Flow and NYUDv2 from 1.
@@ -36,25 +35,3 @@ def test_classes_are_in_the_order_of_the_release(label_set, names):
 def test_a_set_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         VOC.name = "other"
-
-
-# The development kit's colours: background, aeroplane, bicycle, train, tvmonitor and the border of ignored pixels.
-@pytest.mark.parametrize(
-    "index, colour",
-    [
-        (0, [0, 0, 0]),
-        (1, [128, 0, 0]),
-        (2, [0, 128, 0]),
-        (19, [128, 192, 0]),
-        (20, [0, 64, 128]),
-        (255, [224, 224, 192]),
-    ],
-)
-def test_colours_are_those_of_the_development_kit(index, colour):
-    assert voc_palette(256)[index] == colour
-
-
-def test_colours_differ_and_do_not_depend_on_their_number():
-    colours = voc_palette(300)
-    assert len(set(map(tuple, colours))) == 300
-    assert voc_palette(21) == colours[:21] and voc_palette(0) == []

@@ -109,7 +109,6 @@ def test_parts_of_a_split_add_up(metric):
 
 
 def count_a_part(rank, store, sums):
-    torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     matrix = ConfusionMatrix(2)
     matrix.update(np.full(3 + rank, rank), np.full(3 + rank, rank))

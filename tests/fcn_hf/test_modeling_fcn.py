@@ -1,11 +1,8 @@
 """What the model promises: any size, exact geometry, and everything transformers' users expect of a model."""
 
 import copy
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor, FCNModel
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNModel
 from fcn_hf.upsampling_fcn import FCNUpsampling, bilinear_kernel
-from tests.helpers import layers, published_state
+from tests.helpers import layers, published_state, run_without_the_package, save_tiny
 
 STRIDES = (32, 16, 8)
 GEOMETRIES = ("same", "caffe")
@@ -288,11 +285,8 @@ def test_the_printed_net_reads_as_the_papers():
 
 
 @pytest.fixture
-def model_folder(tiny, tmp_path):
-    folder = tmp_path / "fcn-8s"
-    tiny(id2label={0: "sky", 1: "road", 2: "car", 3: "tree", 4: "sign"}).save_pretrained(folder)
-    FCNImageProcessor(num_labels=5).save_pretrained(folder)
-    return folder
+def model_folder(tmp_path):
+    return save_tiny(tmp_path / "fcn-8s", id2label={0: "sky", 1: "road", 2: "car", 3: "tree", 4: "sign"})
 
 
 def test_pipeline_segments_a_picture(model_folder):
@@ -311,12 +305,6 @@ def test_a_copied_folder_loads_as_remote_code_without_the_package(model_folder, 
     torch.save({"pixel_values": pixel_values, "logits": expected}, tmp_path / "expected.pt")
     script = """
 import sys, torch
-try:
-    import fcn_hf
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("fcn_hf is within reach")
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, pipeline
 folder, expected = sys.argv[1], torch.load(sys.argv[2])
@@ -332,22 +320,5 @@ assert mask.shape == (40, 50) and mask.dtype == torch.int64
 segments = pipeline("image-segmentation", model=folder, trust_remote_code=True)(picture.convert("RGB"))
 assert segments and all(segment["mask"].size == (50, 40) for segment in segments)
 """
-    blocked = tmp_path / "no-site"
-    blocked.mkdir()
-    # An editable install puts the checkout on sys.path through a .pth file or a finder; hide the package from both.
-    (blocked / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Hide:\n"
-        "    @staticmethod\n"
-        "    def find_spec(name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'fcn_hf':\n"
-        "            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Hide)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(blocked), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    completed = subprocess.run(
-        [sys.executable, "-c", script, str(copied), str(tmp_path / "expected.pt")],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert completed.returncode == 0, completed.stderr
+    run_without_the_package(script, copied, tmp_path / "expected.pt", folder=tmp_path)
     assert not list(Path(copied).glob("**/*.bin"))

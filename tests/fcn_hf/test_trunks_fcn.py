@@ -1,9 +1,6 @@
 """What every trunk promises: its own net to the last digit, scores where they belong, and any picture size."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -24,7 +21,7 @@ from transformers import (
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation
 from fcn_hf.convert.names import published_names
 from fcn_hf.upsampling_fcn import bilinear_kernel
-from tests.helpers import layers, published_state
+from tests.helpers import layers, published_state, run_without_the_package
 
 STRIDES = (32, 16, 8)
 GEOMETRIES = ("same", "caffe")
@@ -532,12 +529,6 @@ def test_copied_folders_load_as_remote_code_without_the_package(tmp_path):
     torch.save({"pixel_values": pixel_values, "logits": expected}, tmp_path / "expected.pt")
     script = """
 import sys, torch
-try:
-    import fcn_hf
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("fcn_hf is within reach")
 from transformers import AutoModelForSemanticSegmentation
 expected = torch.load(sys.argv[1])
 for folder, logits in expected["logits"].items():
@@ -545,23 +536,7 @@ for folder, logits in expected["logits"].items():
     assert type(model).__module__.startswith("transformers_modules"), type(model)
     assert torch.equal(model(expected["pixel_values"]).logits, logits), folder
 """
-    blocked = tmp_path / "no-site"
-    blocked.mkdir()
-    (blocked / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Hide:\n"
-        "    @staticmethod\n"
-        "    def find_spec(name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'fcn_hf':\n"
-        "            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Hide)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(blocked), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    completed = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "expected.pt")],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert completed.returncode == 0, completed.stderr
+    run_without_the_package(script, tmp_path / "expected.pt", folder=tmp_path)
 
 
 # Configuration

@@ -11,48 +11,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
-from space.render import STREET_COLOURS
+from space.pictures import EXAMPLES
+from tests.helpers import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = tuple(STREET_COLOURS)
+LABELS = tuple(json.loads((EXAMPLES / "id2label.json").read_text()).values())
 STARTUP_SECONDS = 300
 
 
-def _save_model(folder: Path, stride: int, labels=LABELS) -> str:
-    """A network of a few thousand random parameters that colours a picture with more than one class."""
-    torch.manual_seed(stride)
-    config = FCNConfig(
-        hidden_sizes=(4, 4, 8, 8, 8),
-        depths=(1, 1, 1, 1, 1),
-        hidden_size=8,
-        prediction_stride=stride,
-        id2label=dict(enumerate(labels)),
-    )
-    model = FCNForSemanticSegmentation(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.startswith("score"):
-                parameter.normal_()
-    model.save_pretrained(folder)
-    FCNImageProcessor().save_pretrained(folder)
-    return str(folder)
+@pytest.fixture(scope="session")
+def labels() -> tuple[str, ...]:
+    """Names of the classes of the examples, and of the tiny networks."""
+    return LABELS
 
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory) -> tuple[str, ...]:
     """Model folders of FCN-32s, FCN-16s and FCN-8s, in this order."""
     root = tmp_path_factory.mktemp("models")
-    return tuple(_save_model(root / f"fcn-{stride}s", stride) for stride in (32, 16, 8))
-
-
-@pytest.fixture(scope="session")
-def save_model():
-    """The maker of model folders: `save_model(folder, stride, labels)`."""
-    return _save_model
+    classes = dict(enumerate(LABELS))
+    strides = {root / f"fcn-{stride}s": stride for stride in (32, 16, 8)}
+    return tuple(
+        str(save_tiny(folder, prediction_stride=stride, id2label=classes)) for folder, stride in strides.items()
+    )
 
 
 @pytest.fixture(scope="session")

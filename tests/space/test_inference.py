@@ -8,6 +8,7 @@ import pytest
 from space import inference
 from space.inference import DEFAULT_MODELS, ModelError, compare, load_segmenters, mean_iou, model_ids, shares
 from space.pictures import Examples
+from tests.helpers import save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +97,13 @@ def test_folder_without_a_model_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_models_with_other_classes_are_refused_by_name(model_folders, save_model, tmp_path):
-    stranger = save_model(tmp_path / "pets", 8, ("cat", "dog"))
+def test_models_with_other_classes_are_refused_by_name(model_folders, tmp_path):
+    stranger = str(save_tiny(tmp_path / "pets", id2label={0: "cat", 1: "dog"}))
     with pytest.raises(ModelError, match=r"pets'.*cat, dog.*fcn-32s"):
         load_segmenters([model_folders[0], stranger])
 
 
-def test_two_models_of_one_stride_are_told_apart(model_folders, save_model, tmp_path):
-    other = save_model(tmp_path / "run" / "mine", 8)
+def test_two_models_of_one_stride_are_told_apart(model_folders, labels, tmp_path):
+    other = str(save_tiny(tmp_path / "run" / "mine", id2label=dict(enumerate(labels))))
     names = [segmenter.name for segmenter in load_segmenters([*model_folders, other])]
     assert names[:2] == ["FCN-32s", "FCN-16s"] and names[3] == "FCN-8s (run/mine)" and len(set(names)) == 4

@@ -1,23 +1,38 @@
-"""The checkpoints that come with the page: small, complete, and with the package's present code."""
+"""The checkpoints that come with the page: small, without code, and in colours of their own."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
+from fcn_hf import FCNConfig
+from fcn_hf.prediction import load_model
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["fcn-32s", "fcn-16s", "fcn-8s"])
-def test_an_embedded_model_is_small_and_carries_the_present_code(name):
+def test_an_embedded_model_is_small_and_holds_no_code(name):
     folder = ROOT / "space" / "models" / name
-    code = {path.name for path in folder.glob("*.py")}
-    assert code >= {"configuration_fcn.py", "image_processing_fcn.py", "modeling_fcn.py"}
-    for file in code:
-        assert (folder / file).read_text() == (ROOT / "fcn_hf" / file).read_text(), f"{name}/{file} is out of date"
+    assert not list(folder.rglob("*.py"))
+    for file in ("config.json", "preprocessor_config.json"):
+        assert "auto_map" not in json.loads((folder / file).read_text())
+    config = FCNConfig.from_pretrained(folder)
+    assert len(set(map(tuple, config.palette))) == config.num_labels == 11, "a colour for each class"
     assert (folder / "model.safetensors").stat().st_size <= 6_000_000
     with safe_open(folder / "model.safetensors", framework="np") as weights:
         numbers = sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())
     assert numbers <= 3_000_000
     assert "research use only" in (folder / "README.md").read_text()
+
+
+def test_saving_an_embedded_model_writes_its_code(tmp_path):
+    model, processor = load_model(str(ROOT / "space" / "models" / "fcn-8s"))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    code = {path.name for path in tmp_path.glob("*.py")}
+    assert code == {path.name for path in (ROOT / "fcn_hf").glob("*_fcn.py")}
+    for file in ("config.json", "preprocessor_config.json"):
+        assert "auto_map" in json.loads((tmp_path / file).read_text())

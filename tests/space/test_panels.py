@@ -8,9 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_hf.palettes import voc_palette
 from space.inference import Segmentation, Segmenter, shares
-from space.panels import comparison, message, milliseconds, model_panel, percent, quantity, truth_panel
-from space.render import palette
+from space.panels import (
+    comparison,
+    data_uri,
+    legend,
+    message,
+    milliseconds,
+    model_panel,
+    percent,
+    quantity,
+    truth_panel,
+)
+
+COLOURS = np.array(voc_palette(60), dtype=np.uint8)
 
 
 def segmenter(name, labels):
@@ -25,7 +37,7 @@ def mask():
 def page(mask, labels, score=0.5, size=(40, 30)):
     result = Segmentation(mask, 0.0123, shares(mask, labels))
     panels = [model_panel(segmenter("FCN-8s", labels), result, score), truth_panel(mask, labels)]
-    return comparison(Image.new("RGB", size), panels, labels, palette(labels))
+    return comparison(Image.new("RGB", size), panels, labels, COLOURS[: len(labels)])
 
 
 def test_each_panel_has_time_parameters_score_and_shares(mask):
@@ -68,3 +80,12 @@ def test_numbers_read_well():
     assert [milliseconds(s) for s in (0.0123, 0.1234, 1.5)] == ["12.3 ms", "123 ms", "1,500 ms"]
     assert [quantity(n) for n in (999, 12_345, 2_612_345, 134_500_000)] == ["999", "12.3 k", "2.6 M", "134.5 M"]
     assert percent(float("nan")) == "–"
+
+
+def test_data_uri_holds_the_file():
+    assert data_uri(Image.new("RGB", (8, 6)), "PNG").startswith("data:image/png;base64,iVBOR")
+
+
+def test_legend_names_each_class_and_escapes_it():
+    html = legend(["road", "<b>"], COLOURS[:2])
+    assert html.count("<button") == 2 and ">road<" in html and "<b>" not in html

@@ -6,9 +6,8 @@ from PIL import Image
 
 from space import pictures
 from space.pictures import Examples, PictureError, read_picture
-from space.render import STREET_COLOURS
+from tests.helpers import REFUSED_PICTURES, picture_modes
 
-LABELS = tuple(STREET_COLOURS)
 ROTATED_BY_90 = {0x0112: 6}
 
 
@@ -44,9 +43,17 @@ def test_16_bits_are_scaled_not_clipped(save):
     assert np.array_equal(np.asarray(read_picture(save(Image.fromarray(values), "a.png")))[0, :, 0], [0, 128, 255])
 
 
-def test_floats_are_scaled_by_their_range(save):
-    values = np.array([[0, 0.5, 1, np.nan]], dtype=np.float32)
-    assert np.array_equal(np.asarray(read_picture(save(Image.fromarray(values), "a.tiff")))[0, :, 0], [0, 128, 255, 0])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBX", "RGBA", "CMYK", "LAB", "I;16", "I"])
+def test_every_mode_that_a_file_holds_is_shown_in_its_colours(save, mode):
+    picture, expected = picture_modes()[mode]
+    assert np.asarray(read_picture(save(picture, "a.tiff")))[0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", REFUSED_PICTURES)
+def test_a_picture_without_a_known_range_is_refused(save, name):
+    picture, message = REFUSED_PICTURES[name]
+    with pytest.raises(PictureError, match=f"This picture .*{message}"):
+        read_picture(save(picture, "a.tiff"))
 
 
 def test_transparency_is_laid_on_white(save):
@@ -70,13 +77,13 @@ def test_an_animation_gives_its_first_frame(save):
 
 def test_text_is_refused(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
-    with pytest.raises(PictureError, match="not a picture"):
+    with pytest.raises(PictureError, match="no picture in a known format"):
         read_picture(tmp_path / "a.png")
 
 
 def test_empty_file_is_refused(tmp_path):
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(PictureError, match="not a picture"):
+    with pytest.raises(PictureError, match="it is empty"):
         read_picture(tmp_path / "a.jpg")
 
 
@@ -90,7 +97,7 @@ def test_truncated_picture_is_refused(save, noise_picture, name):
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(save, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_PIXELS", 99)
-    with pytest.raises(PictureError, match="10 x 10 pixels"):
+    with pytest.raises(PictureError, match="This picture has too many pixels .10 x 10"):
         read_picture(save(Image.new("RGB", (10, 10)), "a.png"))
 
 
@@ -99,17 +106,17 @@ def test_decompression_bomb_is_refused(save):
         read_picture(save(Image.new("1", (20_000, 20_000)), "a.png"))
 
 
-def test_example_meets_its_truth_by_its_pixels(example_folder, save):
+def test_example_meets_its_truth_by_its_pixels(example_folder, save, labels):
     examples = Examples.from_folder(example_folder)
     assert [path.name for path in examples.paths] == ["a.png", "b.png"]
     copy = save(Image.open(example_folder / "b.png"), "uploaded by hand.bmp")
-    truth = examples.truth(read_picture(copy), LABELS)
+    truth = examples.truth(read_picture(copy), labels)
     assert np.array_equal(truth, Image.open(example_folder / "b_label.png"))
 
 
-def test_other_pictures_and_other_classes_have_no_truth(example_folder, noise_picture):
+def test_other_pictures_and_other_classes_have_no_truth(example_folder, noise_picture, labels):
     examples = Examples.from_folder(example_folder)
-    assert examples.truth(noise_picture(64, 48, seed=5), LABELS) is None
+    assert examples.truth(noise_picture(64, 48, seed=5), labels) is None
     assert examples.truth(read_picture(examples.paths[0]), ("cat", "dog")) is None
 
 
@@ -117,10 +124,10 @@ def test_a_folder_without_examples_is_fine(tmp_path):
     assert Examples.from_folder(tmp_path).paths == ()
 
 
-def test_the_examples_of_the_page_are_labelled_street_scenes():
+def test_the_examples_of_the_page_are_labelled_street_scenes(labels):
     examples = Examples.from_folder()
-    assert examples.labels == LABELS and len(examples.paths) >= 4
+    assert examples.labels == labels and len(examples.paths) >= 4
     for path in examples.paths:
         picture = read_picture(path)
-        truth = examples.truth(picture, LABELS)
+        truth = examples.truth(picture, labels)
         assert truth.shape == (picture.height, picture.width) and set(np.unique(truth)) <= {*range(11), 255}

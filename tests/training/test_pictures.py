@@ -14,8 +14,9 @@ from PIL import Image
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from fcn_hf import FCNConfig, FCNImageProcessor
-from fcn_hf.label_sets import voc_palette
+from fcn_hf import FCNImageProcessor
+from fcn_hf.palettes import class_colours, voc_palette
+from tests.helpers import REFUSED_PICTURES, picture_modes
 from training import pictures
 from training.data import ScoredRows
 from training.ema import EMACallback
@@ -27,7 +28,6 @@ from training.pictures import (
     Example,
     PredictionPictures,
     chosen_rows,
-    class_colours,
     comparison,
     example_sheet,
     legend,
@@ -86,14 +86,6 @@ def noise(height, width, mode="RGB"):
     return Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8)).convert(mode)
 
 
-def test_colours_are_the_model_s_own_and_voc_s_beyond_them():
-    assert class_colours(FCNConfig(num_labels=4)).tolist() == voc_palette(4)
-    own = [[1, 2, 3], [4, 5, 6]]
-    assert class_colours(FCNConfig(num_labels=4, palette=own)).tolist() == [*own, *voc_palette(4)[2:]]
-    colours = class_colours(FCNConfig(num_labels=1, palette=own))
-    assert colours.tolist() == own[:1] and colours.dtype == np.uint8
-
-
 def test_a_comparison_shows_the_picture_its_label_and_its_prediction_in_this_order():
     grey = np.array([100, 120, 140])
     picture = Image.new("RGB", (64, 48), tuple(grey.tolist()))
@@ -136,6 +128,22 @@ def test_ignored_pixels_are_hatched_in_greys_that_no_class_has(ignore_index, siz
     hidden, shown = truth[:, : COLUMN // 2 - 5], truth[:, COLUMN // 2 + 5 :]
     assert {tuple(pixel) for pixel in hidden.reshape(-1, 3)} == {(90, 90, 90), (190, 190, 190)}
     assert (shown[..., 1] > shown[..., 0]).all() and (prediction[..., 1] > prediction[..., 0]).all()
+
+
+@pytest.mark.parametrize("name", picture_modes())
+def test_pictures_of_every_mode_are_shown_in_their_colours(name):
+    picture, expected = picture_modes()[name]
+    mask = np.zeros((1, len(expected)), np.uint8)
+    colours = Image.fromarray(np.array([expected], np.uint8))
+    shown, wanted = (comparison(source, mask, mask, COLOURS, 255) for source in (picture, colours))
+    assert shown.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("name", REFUSED_PICTURES)
+def test_pictures_without_a_known_range_are_refused(name):
+    picture, message = REFUSED_PICTURES[name]
+    with pytest.raises(ValueError, match=message):
+        comparison(picture, np.zeros((1, 1), int), np.zeros((1, 1), int), COLOURS, 255)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "CMYK"])

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
+from tests.helpers import run_without_the_package
 from training.card import write_card
 from training.recipe import read_recipe
 from training.results import export_model
@@ -186,12 +187,6 @@ def test_training_that_could_not_be_pushed_does_not_begin(fresh_environment, tmp
 
 ELSEWHERE = """
 import sys, torch
-try:
-    import fcn_hf
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("fcn_hf is within reach")
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
 model = AutoModelForSemanticSegmentation.from_pretrained("org/fcn-8s", trust_remote_code=True)
@@ -212,24 +207,12 @@ def test_a_pushed_model_answers_the_same_elsewhere_without_the_package(hub, fres
     with torch.inference_mode():
         logits = FCNForSemanticSegmentation.from_pretrained(folder).eval()(**inputs).logits
     torch.save(logits, tmp_path / "logits.pt")
-    # An editable install puts the checkout on sys.path through a .pth file or a finder; hide the package from both.
-    (tmp_path / "no-site").mkdir()
-    (tmp_path / "no-site" / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Hide:\n"
-        "    @staticmethod\n"
-        "    def find_spec(name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'fcn_hf':\n"
-        "            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Hide)\n"
-    )
     # Whoever takes a public model needs no token.
-    environment = fresh_environment(HF_TOKEN=None, PYTHONPATH=str(tmp_path / "no-site"))
-    completed = run(
-        "-c", ELSEWHERE, tmp_path / "street.png", tmp_path / "logits.pt", environment=environment, cwd=tmp_path
+    environment = fresh_environment(HF_TOKEN=None)
+    said = run_without_the_package(
+        ELSEWHERE, tmp_path / "street.png", tmp_path / "logits.pt", folder=tmp_path, environment=environment
     )
-    assert completed.returncode == 0, completed.stderr
-    assert set(completed.stdout.split()) == {NAMES[index] for index in logits.argmax(1).unique()}
+    assert set(said.split()) == {NAMES[index] for index in logits.argmax(1).unique()}
 
 
 def test_segment_takes_a_hub_id_and_says_what_is_wrong_with_one(hub, fresh_environment, folder, tmp_path):

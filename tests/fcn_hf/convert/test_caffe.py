@@ -1,6 +1,5 @@
 """The release's nets through the converter: recognised, refused where something is wrong, and answering as Caffe."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-from typer.testing import CliRunner
 
-from fcn_hf.cli import app
 from fcn_hf.convert import ConversionError, convert, write_model_folder
 from fcn_hf.convert.caffe_file import CaffeFileError
 from tests.fcn_hf.convert.caffe_nets import (
@@ -28,6 +25,7 @@ from tests.fcn_hf.convert.caffe_nets import (
     net_layers,
     write_caffemodel,
 )
+from tests.helpers import assert_refused
 
 # What the release subtracts, as its infer.py and its data layers have it: colours in the order of BGR.
 BGR = (104.00698793, 116.66876762, 122.67891434)
@@ -97,10 +95,6 @@ def caffemodel(path: Path, name: str, layers: list[Layer] | None = None, with_da
     data = PUBLISHED[name] if with_data_layer else None
     write_caffemodel(path, net_layers(name) if layers is None else layers, data=data, **settings)
     return path
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize(
@@ -279,16 +273,6 @@ def test_a_net_with_something_wrong_is_refused_in_one_line(tmp_path, case):
     layers, message = SPOILED[case]
     write_caffemodel(tmp_path / "net.caffemodel", layers)
     assert_refused(tmp_path, [tmp_path / "net.caffemodel"], message)
-
-
-def assert_refused(folder: Path, arguments: list, message: str) -> None:
-    """The command answers with status 1 and one line that matches, and leaves nothing behind."""
-    before = sorted(folder.iterdir())
-    result = run("convert", *arguments, folder / "model")
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
-    assert result.stdout == "" and result.stderr.count("\n") == 1
-    assert re.search(message, result.stderr), result.stderr
-    assert sorted(folder.iterdir()) == before
 
 
 def test_a_classifier_in_the_old_form_is_refused_too(tmp_path):

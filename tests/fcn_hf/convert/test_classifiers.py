@@ -11,14 +11,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.vgg import make_layers
-from typer.testing import CliRunner
 
 from fcn_hf import FCNForSemanticSegmentation
-from fcn_hf.cli import app
 from fcn_hf.convert import ConversionError, convert, from_classifier
 from fcn_hf.convert import classifiers as module
 from fcn_hf.upsampling_fcn import bilinear_kernel
-from tests.helpers import layers, published_state
+from tests.helpers import assert_refused, layers, published_state, run
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -63,19 +61,6 @@ class TinyClassifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def assert_refused(folder, arguments, message):
-    before = sorted(folder.iterdir())
-    result = run("convert", *arguments, folder / "model")
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
-    assert result.stdout == "" and result.stderr.count("\n") == 1
-    assert re.search(message, result.stderr), result.stderr
-    assert sorted(folder.iterdir()) == before
 
 
 def coarse_scores(model, pixel_values):

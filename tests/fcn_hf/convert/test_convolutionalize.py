@@ -13,15 +13,6 @@ from fcn_hf.convert.convolutionalize import convolutionalize
 CLASSES = 7
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors gain nothing from threads, which on busy cores wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def seeded(classifier: nn.Module) -> nn.Module:
     """The classifier in eval mode with weights, and statistics of batch normalisation, that make every layer matter."""
     generator = torch.Generator().manual_seed(0)

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +13,12 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
-from typer.testing import CliRunner
 
 import fcn_hf
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.cli import app
 from fcn_hf.convert import ConversionError, convert, model_folder, write_model_folder
 from tests.fcn_hf.convert.caffe_nets import PUBLISHED, net_layers, write_caffemodel
+from tests.helpers import run, run_without_the_package
 
 
 def caffemodel(folder: Path, name: str) -> Path:
@@ -149,15 +146,8 @@ def test_the_pipeline_gives_the_masks_of_the_logits(folders):
 
 REMOTE = """
 import sys, torch
-try:
-    import fcn_hf
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("fcn_hf is within reach")
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
-torch.set_num_threads(1)
 for folder, (pixel_values, expected) in zip(sys.argv[2:], torch.load(sys.argv[1])):
     model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True)
     outputs = model(pixel_values)
@@ -168,16 +158,6 @@ for folder, (pixel_values, expected) in zip(sys.argv[2:], torch.load(sys.argv[1]
     assert mask.shape == (30, 40)
 segments = pipeline("image-segmentation", model=sys.argv[2], trust_remote_code=True)(Image.new("RGB", (40, 30)))
 assert segments and all(segment["mask"].size == (40, 30) for segment in segments)
-"""
-# An editable install puts the checkout on sys.path by means of its own; this hides the package from all of them.
-HIDDEN = """
-import sys
-class Hide:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition('.')[0] == 'fcn_hf':
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Hide)
 """
 
 
@@ -190,17 +170,7 @@ def test_folders_work_as_remote_code_where_the_package_is_not_installed(folders,
             answers.append((pixel_values, model(pixel_values).logits))
         copies.append(str(shutil.copytree(folders[name], tmp_path / "elsewhere" / name)))
     torch.save(answers, tmp_path / "answers.pt")
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(HIDDEN)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    completed = subprocess.run(
-        [sys.executable, "-c", REMOTE, str(tmp_path / "answers.pt"), *copies],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert completed.returncode == 0, completed.stderr
+    run_without_the_package(REMOTE, tmp_path / "answers.pt", *copies, folder=tmp_path)
 
 
 @pytest.fixture
@@ -237,7 +207,7 @@ def test_what_is_at_the_destination_is_left_alone(conversion, tmp_path, fill):
         write_model_folder(conversion, dest)
     assert snapshot(tmp_path) == before
     # The command says so before it looks at the source, which it may have to download.
-    result = CliRunner().invoke(app, ["convert", "vgg16", str(dest)])
+    result = run("convert", "vgg16", dest)
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "already exists" in result.stderr
     assert snapshot(tmp_path) == before
 
@@ -315,7 +285,7 @@ def test_tensors_that_are_not_the_nets_are_refused_before_anything_is_written(co
 def test_names_with_brackets_are_said_as_they_are(tmp_path):
     """Rich takes [bold] for markup."""
     path = caffemodel(tmp_path, "voc-fcn32s")
-    result = CliRunner().invoke(app, ["convert", str(path), str(tmp_path / "[bold]model")])
+    result = run("convert", path, tmp_path / "[bold]model")
     assert result.exit_code == 0 and f"{tmp_path}/[bold]model is ready" in result.stdout
     assert result.stderr == ""
     assert isinstance(AutoImageProcessor.from_pretrained(tmp_path / "[bold]model"), FCNImageProcessor)

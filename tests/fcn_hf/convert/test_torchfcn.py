@@ -8,11 +8,10 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-from typer.testing import CliRunner
 
-from fcn_hf.cli import app
 from fcn_hf.convert import convert, write_model_folder
 from tests.fcn_hf.convert.torchfcn_nets import STRIDES, TorchFCN
+from tests.helpers import assert_refused, run
 
 BGR = (104.00698793, 116.66876762, 122.67891434)
 FILES = {"FCN32s": "fcn32s.pth", "FCN16s": "fcn16s.pth", "FCN8s": "fcn8s.pth", "FCN8sAtOnce": "fcn8s-atonce.pth"}
@@ -22,19 +21,6 @@ def save(folder, name, content=None, **settings):
     path = folder / FILES[name]
     torch.save(TorchFCN(name).state_dict() if content is None else content, path, **settings)
     return path
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def assert_refused(folder, arguments, message):
-    before = sorted(folder.iterdir())
-    result = run("convert", *arguments, folder / "model")
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
-    assert result.stdout == "" and result.stderr.count("\n") == 1
-    assert re.search(message, result.stderr), result.stderr
-    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("name", STRIDES)

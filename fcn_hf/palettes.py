@@ -1,0 +1,82 @@
+"""Class ids -> colours, and pictures of label maps: what `fcn-hf segment`, training and the page show alike."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def voc_palette(count: int) -> list[list[int]]:
+    """
+    `count` RGB colours, integers in 0..255, that tell neighbouring ids apart; the first is black.
+
+    This is the colour map of the PASCAL VOC development kit (`VOClabelcolormap.m`): an id's bits, three at a time from
+    the lowest, are the bits of red, green and blue from the highest down. The release shows every dataset in it
+    (`vis.py`).
+    """
+    return [
+        [sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
+        for index in range(count)
+    ]
+
+
+def class_colours(config: Any) -> np.ndarray:
+    """The colours of a model's classes: those of its own `palette`, and VOC's for ids beyond it.
+
+    Args:
+        config: of any model, with `num_labels` and, where it brings colours, `palette`.
+
+    Returns:
+        RGB in 0..255, uint8 of shape (num_labels, 3).
+    """
+    own = list(getattr(config, "palette", None) or [])
+    colours = [*own, *voc_palette(config.num_labels)[len(own) :]][: config.num_labels]
+    return np.array(colours, dtype=np.uint8).reshape(-1, 3)
+
+
+def label_picture(ids: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """A label map as a palette picture: its pixel values are the class ids, its palette shows them in colour.
+
+    Args:
+        ids: class ids, integers in 0..255 of shape (H, W); those without a colour, such as 255, are transparent.
+        colours: RGB in 0..255, uint8 of shape (num_labels, 3).
+
+    Returns:
+        A picture of mode "P".
+    """
+    picture = Image.fromarray(ids.astype(np.uint8))
+    # All 256 colours, as a PNG of fewer would have no room for the ids beyond them.
+    picture.putpalette(np.vstack([colours, np.zeros((256 - len(colours), 3), np.uint8)]).tobytes())
+    if ids.max(initial=0) >= len(colours):
+        picture.info["transparency"] = bytes([255] * len(colours) + [0] * (256 - len(colours)))
+    return picture
+
+
+def overlay(picture: Image.Image, ids: np.ndarray, colours: np.ndarray, opacity: float) -> Image.Image:
+    """A label map's colours laid on its picture.
+
+    Args:
+        picture: RGB, of the label map's shape; where its size is another, the colours are fitted to it.
+        ids: class ids, integers of shape (H, W); where one has no colour, the picture is seen alone.
+        colours: RGB in 0..255, uint8 of shape (num_labels, 3).
+        opacity: 0 gives the picture itself, 1 the colours alone.
+
+    Returns:
+        An RGB picture of the size of `picture`.
+    """
+    known = (ids >= 0) & (ids < len(colours))
+    layer = np.asarray(_fitted(Image.fromarray(colours[np.where(known, ids, 0)]), picture.size), dtype=np.float32)
+    shown = fitted_mask(known, picture.size)[..., None]
+    pixels = np.asarray(picture, dtype=np.float32)
+    blended = np.where(shown, pixels * (1 - opacity) + layer * opacity, pixels)
+    return Image.fromarray(blended.round().astype(np.uint8))
+
+
+def fitted_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask, bool of shape (H, W), brought to a size (width, height): where most of a pixel lies in it."""
+    return np.asarray(_fitted(Image.fromarray(np.uint8(255) * mask), size)) > 127
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    # BOX averages where a label map is reduced, for smooth edges, and repeats pixels where it is enlarged.
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.BOX)
