@@ -119,7 +119,7 @@ def test_every_stage_of_the_camvid_recipe_runs_in_one_command_and_leaves_a_compl
         assert "research use only" in card and "fcn-hf evaluate" in card and "model-index" in card
         assert "(curve.png)" in card and "(examples.png)" in card
         assert f"weights of `{start}`" in card if start else "random weights" in card
-        assert load_file(output / "model.safetensors")["fc6.weight"].dtype == torch.float16
+        assert load_file(output / "model.safetensors")["fcn.trunk.classifier.fc6.weight"].dtype == torch.float16
         config = json.loads((output / "config.json").read_text())
         assert config["dtype"] == "float32"
         strides.append(config["prediction_stride"])
