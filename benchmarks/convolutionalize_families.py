@@ -14,9 +14,9 @@ REASONS = {
     "reads a whole map": "squeeze-and-excitation: one factor a channel from the whole map",
     "checks the size": "checks that the picture has one size",
     "positional embedding": "positional embedding of one size",
-    "it reshapes": "attention between all positions",
+    "it reshapes": "reshapes maps, as attention between positions does",
     "can't trace": "decides in its forward by sizes",
-    "expected the pictures alone": "transformer: attention between all positions",
+    "expected the pictures alone": "its forward takes more than pictures (a transformer)",
     "whole picture": "normalises over the whole map",
 }
 
@@ -45,7 +45,7 @@ def verdict(name: str) -> str:
 
 
 if __name__ == "__main__":
-    print("| family | classifier | |\n|---|---|---|")
+    print("| family | classifier | answer |\n|---|---|---|")
     for family in list_modules():
         if name := smallest(family):
             print(f"| {family} | {name} | {verdict(name)} |", flush=True)
