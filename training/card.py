@@ -86,10 +86,11 @@ def write_card(
         model_id: Hub id that the model goes to; the folder's name without it.
     """
     folder, data = Path(folder), recipe.data
+    config: Any = model.config
     is_folder = os.path.isdir(data.dataset_name)
     dataset = Path(data.dataset_name).name if is_folder else data.dataset_name
     start = recipe.model.model_name_or_path
-    title = f"FCN-{model.config.prediction_stride}s"
+    title = f"FCN-{config.prediction_stride}s"
     trained_on_split = data.eval_split in data.train_split.split("+")
     results = [
         EvalResult(
@@ -106,7 +107,7 @@ def write_card(
     by_name = {name: scores[key] for key, name in SCORES.items()}
     by_name |= {f"IoU of {label}": iou for label, iou in scores["per_class_iou"].items()}
     text = model_card(
-        model.config,
+        config,
         model_id or folder.name,
         title,
         f'{title} ("Fully Convolutional Networks for Semantic Segmentation", Long, Shelhamer, Darrell; CVPR 2015) '

@@ -82,7 +82,7 @@ def draw_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str,
     hours = by is By.seconds and furthest > 2 * 3600
 
     figure = Figure(figsize=(9, 3.5), dpi=200, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     if not panels:
         figure.text(0.5, 0.5, "neither loss nor scores were logged", ha="center", va="center", color=INK)
     for index, (draw, title, curves) in enumerate(panels, start=1):

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -89,7 +89,8 @@ class DataArguments:
 
     def label_ids(self, ignore_index: int) -> LabelIds:
         """What every mask goes through."""
-        return LabelIds(self.palette, self.label_map, self.reduce_labels, ignore_index)
+        palette, label_map = cast(Any, self.palette), cast(Any, self.label_map)  # parsed by now
+        return LabelIds(palette, label_map, self.reduce_labels, ignore_index)
 
     def check(self, max_steps: int) -> None:
         """Raise `DatasetError` where arguments contradict each other."""

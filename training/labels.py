@@ -91,28 +91,16 @@ class LabelIds:
             `DatasetError`: beginning with `where`, if the mask has colours and there is no palette, a colour or an id
                 is in neither palette nor map, or it holds no whole numbers.
         """
-        ids = _read_ids(mask, where) if self.palette is None else self._read_colours(mask, where)
+        if self.palette is None:
+            ids = _read_ids(mask, where)
+        else:
+            colours = _pack(_read_colours(mask, where))
+            ids = self.palette.look_up(colours, where, "colour", "palette", _describe_colour)
         if self.label_map is not None:
             ids = self.label_map.look_up(ids, where, "id", "label_map", str)
         if self.reduce_labels:
             ids = np.where((ids == 0) | (ids == self.ignore_index), self.ignore_index, ids.astype(np.int32) - 1)
         return _smallest(ids)
-
-    def _read_colours(self, mask: Any, where: str) -> np.ndarray:
-        if isinstance(mask, Image.Image):
-            if mask.mode[0] in "IF":
-                raise DatasetError(
-                    f"{where}: the mask has mode {mask.mode!r}, which holds numbers and no colours; leave palette out."
-                )
-            colours = np.asarray(mask.convert("RGB"))
-        else:
-            colours = np.asarray(mask)
-            if colours.ndim != 3 or colours.shape[-1] not in (3, 4) or colours.dtype != np.uint8:
-                raise DatasetError(
-                    f"{where}: the mask has shape {colours.shape} and dtype {colours.dtype}, but with a palette it "
-                    "must be a picture, or uint8 of shape (height, width, 3)."
-                )
-        return self.palette.look_up(_pack(colours), where, "colour", "palette", _describe_colour)
 
 
 class _Table:
@@ -148,6 +136,23 @@ class _Table:
             f"{where}: the {kind} {describe(numbers[y, x])} at x={x}, y={y} of the mask{also} is not in {argument}; "
             f'add it there, or, with {argument} as a mapping, "{OTHER}: 255" to ignore all that it doesn\'t name.'
         )
+
+
+def _read_colours(mask: Any, where: str) -> np.ndarray:
+    """uint8 of shape (H, W, 3 or 4)."""
+    if isinstance(mask, Image.Image):
+        if mask.mode[0] in "IF":
+            raise DatasetError(
+                f"{where}: the mask has mode {mask.mode!r}, which holds numbers and no colours; leave palette out."
+            )
+        return np.asarray(mask.convert("RGB"))
+    colours = np.asarray(mask)
+    if colours.ndim != 3 or colours.shape[-1] not in (3, 4) or colours.dtype != np.uint8:
+        raise DatasetError(
+            f"{where}: the mask has shape {colours.shape} and dtype {colours.dtype}, but with a palette it must be a "
+            "picture, or uint8 of shape (height, width, 3)."
+        )
+    return colours
 
 
 def _read_ids(mask: Any, where: str) -> np.ndarray:

@@ -53,6 +53,8 @@ class SegmentationLoss(nn.Module):
         `ImportError`: if Dice or Lovasz is asked for and segmentation-models-pytorch isn't installed.
     """
 
+    class_weights: torch.Tensor
+
     def __init__(self, arguments: LossArguments, class_weights: torch.Tensor, ignore_index: int = 255):
         super().__init__()
         if not 0 < arguments.hard_pixels <= 1:

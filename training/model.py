@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers.utils import is_timm_available
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.errors import UNREACHABLE, hub_reason
@@ -46,6 +48,18 @@ class ModelArguments:
 
     def __post_init__(self):
         parse_structured(self)
+
+
+def synchronised(model: FCNForSemanticSegmentation) -> FCNForSemanticSegmentation:
+    """The model with batch normalisation whose statistics are those of all processes' pictures together.
+
+    Only GPUs can; on CPUs processes learn what one learns with `freeze_batch_norm`.
+    """
+    # torch's own drops the activations that timm keeps in its normalisations.
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    if is_timm_available():
+        from timm.layers import convert_sync_batchnorm as convert
+    return convert(model)
 
 
 # What a start's own config says, and what a recipe decides anew at each start.

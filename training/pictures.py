@@ -72,8 +72,8 @@ def comparison(
     small = pixels.resize(size, Image.Resampling.BICUBIC)
     masks = [_laid_over(small, pixels.size, ids, colours, ignore_index) for ids in (label, prediction)]
 
-    font = _font(max(9, width // 64))
-    top = font.size + 10 if captions else 0
+    letters = max(9, width // 64)
+    font, top = _font(letters), letters + 10 if captions else 0
     sheet = Image.new("RGB", (width, top + size[1]), PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, (caption, part) in enumerate(zip(CAPTIONS, (small, *masks), strict=True)):
@@ -96,8 +96,8 @@ def legend(names: Sequence[str], colours: np.ndarray, width: int = WIDTH, unlabe
     Returns:
         An RGB picture, `width` pixels wide.
     """
-    font = _font(max(9, width // 64))
-    swatch, line = font.size, round(1.7 * font.size)
+    swatch = max(9, width // 64)
+    font, line = _font(swatch), round(1.7 * swatch)
     entries = [
         (name, Image.new("RGB", (swatch, swatch), tuple(map(int, colour))))
         for name, colour in zip(names, colours, strict=True)
@@ -245,7 +245,7 @@ def _log_pictures(reporter: TrainerCallback, pictures: dict[str, Image.Image], s
     if isinstance(reporter, WandbCallback):
         import wandb as tracker
     else:
-        import trackio as tracker
+        import trackio as tracker  # type: ignore[no-redef]
     # Both count calls of `log` as steps; transformers' callbacks log the step of training beside their values.
     values = {name: tracker.Image(picture) for name, picture in pictures.items()}
     tracker.log({**values, "train/global_step": step})
@@ -278,7 +278,7 @@ def _hatching(height: int, width: int) -> np.ndarray:
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     # matplotlib's font has letters of most languages; Pillow's own has no accents.
     matplotlib = importlib.util.find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin is not None:

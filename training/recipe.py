@@ -57,6 +57,11 @@ class Recipe:
     training: TrainingArguments
     given: dict[str, Any]
 
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its checkpoints and its model."""
+        return Path(str(self.training.output_dir))
+
 
 def bfloat16_is_native() -> bool:
     """Whether this machine's GPU or CPU computes in bfloat16 rather than emulating it."""
@@ -114,11 +119,11 @@ def read_recipe(settings: dict[str, Any], overrides: list[str]) -> Recipe:
         if value is not None:
             text = json.dumps(value) if isinstance(value, dict) or name in STRUCTURED else value
             flags += [f"--{name}", *map(str, text if isinstance(text, list) else [text])]
-    groups = (
+    groups: Any = (
         ModelArguments, DataArguments, AugmentationArguments, LossArguments, OptimizerArguments, CardArguments,
         TrainingArguments,
     )  # fmt: skip
-    parsed = HfArgumentParser(groups).parse_args_into_dataclasses(args=flags + overrides)
+    parsed: Any = HfArgumentParser(groups).parse_args_into_dataclasses(args=flags + overrides)
     names = [*settings, *(_flag_name(flag) for flag in overrides if flag.startswith("--"))]
     values = {name: getattr(group, name) for name in names for group in parsed if hasattr(group, name)}
     given = {
@@ -126,7 +131,7 @@ def read_recipe(settings: dict[str, Any], overrides: list[str]) -> Recipe:
         for name, value in values.items()
         if name not in ("output_dir", "resume_from_checkpoint", "disable_tqdm", "hub_token")
     }
-    recipe = Recipe(*parsed, given)
+    recipe = Recipe(*(*parsed, given))
     if recipe.training.hub_model_id is not None:
         recipe.training.hub_model_id = recipe.training.hub_model_id.replace(
             "{stride}", str(recipe.model.prediction_stride)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -51,14 +52,14 @@ def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegme
     # Of a model in shards, which all processes gather together, the first one gets the whole.
     state_dict = trainer.accelerator.get_state_dict(model)
     if trainer.is_world_process_zero():
-        dtype = getattr(torch, recipe.model.weights_dtype)
-        export_model(model, trainer.processing_class, recipe.training.output_dir, dtype, state_dict)
+        processor: Any = trainer.processing_class
+        export_model(model, processor, recipe.folder, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()
 
 
 def describe_stored(recipe: Recipe, trainer: FCNTrainer, dataset: ScannedDataset, repo_id: str | None) -> None:
     """Score the stored weights, and put the log, its curve, examples and the card beside them."""
-    folder = Path(recipe.training.output_dir)
+    folder = recipe.folder
     # The card's scores are those of the stored weights, not of the ones in memory, which may have more digits.
     stored = FCNForSemanticSegmentation.from_pretrained(folder).eval().to(recipe.training.device)
     scores = trainer.score(stored, dataset.scored)
@@ -84,10 +85,10 @@ def push(recipe: Recipe, repo_id: str) -> None:
     """
     arguments = recipe.training
     try:
-        url = publish(arguments.output_dir, repo_id, token=arguments.hub_token, revision=arguments.hub_revision)
+        url = publish(recipe.folder, repo_id, token=arguments.hub_token, revision=arguments.hub_revision)
     except PublishError as error:
         raise PublishError(
-            f"{error} The model is complete in {arguments.output_dir!r}; the same command with "
+            f"{error} The model is complete in {str(recipe.folder)!r}; the same command with "
             "--resume_from_checkpoint true pushes it without training again."
         ) from error
     print(f"Pushed: {url}")

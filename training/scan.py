@@ -73,7 +73,7 @@ def scan_split(
     numbers = None
     if limit and scan.total is None:
         rows = rows.take(limit)
-    elif limit and limit < scan.total:
+    elif limit and scan.total is not None and limit < scan.total:
         numbers = np.linspace(0, scan.total - 1, limit).astype(int).tolist()
         rows = rows.select(numbers)
     rows = tqdm(rows, f"Scanning {name}", leave=False, disable=True if quiet else None)
@@ -133,10 +133,10 @@ def scan_dataset(
         if num_labels is None:
             num_labels = max(scans[name].pixels) + 1
     if id2label is None:
-        id2label, source = {index: f"class {index}" for index in range(num_labels)}, "their ids"
+        id2label = {index: f"class {index}" for index in range(num_labels or 0)}
     if not quiet:
-        print_scans(scans, columns, id2label, source)
-    return id2label, scans[train].counts(num_labels)
+        print_scans(scans, columns, id2label, source or "their ids")
+    return id2label, scans[train].counts(len(id2label))
 
 
 @dataclass

@@ -1,15 +1,16 @@
 """Train an FCN from a recipe: `python training/train.py RECIPE.yaml [--argument value ...]`.
 
-A recipe is a flat YAML file of the arguments in `training/recipe.py` and of transformers' `TrainingArguments`; each can
-be overridden on the command line by its own name. A staged recipe names other recipes, which are run one after the
-other. The finished model folder lands in `output_dir`, checkpoints in `output_dir/checkpoint-N`.
+A recipe is a flat YAML file of the arguments in `training/recipe.py` and of transformers' `TrainingArguments`, or of
+those that differ from its `base`; each can be overridden on the command line by its own name. A staged recipe names
+other recipes, which are run one after the other. The finished model folder lands in `output_dir`, checkpoints in
+`output_dir/checkpoint-N`.
 """
 
 import sys
 from pathlib import Path
 
 import torch
-from transformers import TrainerState, TrainingArguments, set_seed
+from transformers import TrainerState, set_seed
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +22,7 @@ from training.data import median_frequency_weights
 from training.ema import EMA_FILE, EMACallback, averaged_weights
 from training.examples import Collator, training_examples
 from training.losses import SegmentationLoss
-from training.model import build_model, build_processor
+from training.model import build_model, build_processor, synchronised
 from training.pictures import PredictionPictures
 from training.publish import check_access
 from training.recipe import Recipe, read_recipes
@@ -34,10 +35,10 @@ def train(recipe: Recipe) -> None:
     """Read the data, train, store the model folder with its scores, and push it if it was asked for."""
     arguments = recipe.training
     set_seed(arguments.seed)
-    repo_id = repo_to_push_to(arguments)
+    repo_id = repo_to_push_to(recipe)
     recipe.data.check(arguments.max_steps)
     dataset = read_dataset(recipe.data, recipe.model.semantic_loss_ignore_index, quiet=arguments.process_index > 0)
-    checkpoint = checkpoint_to_resume(arguments, *([EMA_FILE] if recipe.model.ema_decay else []))
+    checkpoint = checkpoint_to_resume(recipe, *([EMA_FILE] if recipe.model.ema_decay else []))
     trainer = build_trainer(recipe, dataset, checkpoint)
     save_trained(recipe, trainer, trained_model(trainer, checkpoint))
     describe_stored(recipe, trainer, dataset, repo_id)
@@ -45,15 +46,16 @@ def train(recipe: Recipe) -> None:
         push(recipe, repo_id)
 
 
-def repo_to_push_to(arguments: TrainingArguments) -> str | None:
+def repo_to_push_to(recipe: Recipe) -> str | None:
     """The repo that the first process pushes the finished folder to, where it was asked for and is let in.
 
     Trainer would push each checkpoint, without scores, so it is told not to push anything.
     """
+    arguments = recipe.training
     wanted, arguments.push_to_hub = arguments.push_to_hub, False
     if not wanted or arguments.process_index > 0:
         return None
-    name = arguments.hub_model_id or Path(arguments.output_dir).name
+    name = arguments.hub_model_id or recipe.folder.name
     return check_access(name, private=arguments.hub_private_repo, token=arguments.hub_token)
 
 
@@ -67,6 +69,8 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, checkpoint: str | Non
     ignore_index, num_labels = recipe.model.semantic_loss_ignore_index, len(dataset.id2label)
     model = build_model(recipe.model, dataset.id2label)
     model.config.palette = scored.label_ids.colours(num_labels) or model.config.palette
+    if arguments.world_size > 1 and arguments.device.type != "cpu":
+        model = synchronised(model)
     processor = build_processor(recipe.augmentation, num_labels, ignore_index, recipe.model.model_name_or_path)
     examples = training_examples(
         recipe.data,
@@ -95,7 +99,7 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, checkpoint: str | Non
         raise SystemExit("ema_decay can't average a model in shards (FSDP); leave it out, or train without shards.")
     if not trainer.is_fsdp_enabled:
         # Faster, but shards can't have it.
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
     return trainer
 
 
@@ -112,16 +116,16 @@ def trained_model(trainer: FCNTrainer, checkpoint: str | None) -> FCNForSemantic
     return model
 
 
-def checkpoint_to_resume(arguments: TrainingArguments, *needed: str) -> str | None:
+def checkpoint_to_resume(recipe: Recipe, *needed: str) -> str | None:
     """The folder to resume from: the one named, or with `--resume_from_checkpoint true` the last complete one."""
-    wanted = arguments.resume_from_checkpoint
+    wanted = recipe.training.resume_from_checkpoint
     if wanted is None or wanted.lower() == "false":
         return None
     if wanted.lower() != "true":
         return wanted
-    checkpoint = last_complete_checkpoint(arguments.output_dir, *needed)
+    checkpoint = last_complete_checkpoint(recipe.folder, *needed)
     if checkpoint is None:
-        print(f"No complete checkpoint in {arguments.output_dir}: starting from the beginning.")
+        print(f"No complete checkpoint in {recipe.folder}: starting from the beginning.")
     return checkpoint
 
 
@@ -144,7 +148,7 @@ def main(arguments: list[str]) -> None:
     for number, recipe in enumerate(recipes, start=1):
         if len(recipes) > 1:
             start = recipe.model.model_name_or_path or "random weights"
-            print(f"Stage {number} of {len(recipes)}: {recipe.training.output_dir}, from {start}.", flush=True)
+            print(f"Stage {number} of {len(recipes)}: {recipe.folder}, from {start}.", flush=True)
         train(recipe)
 
 

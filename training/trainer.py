@@ -2,18 +2,22 @@
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from fcn_hf import ConfusionMatrix
+from fcn_hf import ConfusionMatrix, FCNForSemanticSegmentation
+from fcn_hf.datasets import DatasetError
 from fcn_hf.evaluation import evaluate_split, label_arguments
 from fcn_hf.prediction import evaluation_mode
 from training.data import ScoredRows, length
@@ -50,12 +54,36 @@ class RunTotals(TrainerCallback):
 
 @dataclass
 class OptimizerArguments:
-    """What the authors' release sets and `TrainingArguments` doesn't know."""
+    """How fast which weights learn, as far as `TrainingArguments` doesn't say it."""
 
     momentum: float = field(default=0.0, metadata={"help": "Of `optim: sgd`; 0.99 in the authors' release."})
     bias_learning_rate_factor: float = field(
         default=1.0, metadata={"help": "Factor on the learning rate of biases, which never decay; 2 in the release."}
     )
+    trunk_learning_rate_factor: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor on the learning rate of the classifier's layers, which a start has taught already; 0.1 is "
+            "usual, 0 freezes them and their statistics."
+        },
+    )
+    frozen_layers: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Parts of `model.base_model` that keep their weights and statistics, by name: trunk.stages.0, or "
+            "trunk.backbone._backbone.blocks.0. Early ones take most of the time and change little."
+        },
+    )
+    freeze_batch_norm: bool = field(
+        default=False,
+        metadata={"help": "The trunk's batch normalisation keeps its statistics, weights and biases."},
+    )
+
+    def __post_init__(self):
+        if self.trunk_learning_rate_factor < 0:
+            raise DatasetError(
+                f"trunk_learning_rate_factor={self.trunk_learning_rate_factor} must be 0 or more, such as 0.1."
+            )
 
 
 class FCNTrainer(Trainer):
@@ -68,7 +96,7 @@ class FCNTrainer(Trainer):
     Args:
         eval_dataset (`ScoredRows`, *optional*): what `evaluate` scores.
         segmentation_loss (`SegmentationLoss`, *optional*): what is minimised; plain cross-entropy without it.
-        optimizer_arguments (`OptimizerArguments`, *optional*): momentum, and the learning rate of biases.
+        optimizer_arguments (`OptimizerArguments`, *optional*): momentum, and what learns more slowly or not at all.
         ema (`EMACallback`, *optional*): the moving average that `evaluate` scores in place of the weights.
 
     Raises:
@@ -77,7 +105,8 @@ class FCNTrainer(Trainer):
 
     def __init__(
         self,
-        *args,
+        model: FCNForSemanticSegmentation,
+        *,
         segmentation_loss: SegmentationLoss | None = None,
         optimizer_arguments: OptimizerArguments | None = None,
         ema: EMACallback | None = None,
@@ -86,27 +115,47 @@ class FCNTrainer(Trainer):
     ):
         self.optimizer_arguments = optimizer_arguments or OptimizerArguments()
         self.ema = ema
-        super().__init__(*args, callbacks=[RunTotals(), *([ema] if ema else []), *(callbacks or [])], **kwargs)
+        super().__init__(model, callbacks=[RunTotals(), *([ema] if ema else []), *(callbacks or [])], **kwargs)
+        self._freeze(model)
         # The loss below is a share of the whole accumulated batch; Trainer must not divide it by the steps once more.
         self.model_accepts_loss_kwargs = True
-        config = self.model.config
         if segmentation_loss is None:
-            segmentation_loss = SegmentationLoss(
-                LossArguments(), torch.ones(config.num_labels), config.semantic_loss_ignore_index
-            )
+            num_labels, ignore_index, _ = label_arguments(model.config)
+            segmentation_loss = SegmentationLoss(LossArguments(), torch.ones(num_labels), ignore_index)
         self.segmentation_loss = segmentation_loss.to(self.args.device)
 
+    def _freeze(self, model: FCNForSemanticSegmentation) -> None:
+        """Exclude from training what `optimizer_arguments` say."""
+        base, arguments = model.base_model, self.optimizer_arguments
+        names = dict(base.named_modules())
+        unknown = [name for name in arguments.frozen_layers if name not in names]
+        if unknown:
+            close = get_close_matches(unknown[0], names, 3) or [name for name in names if name.count(".") < 2]
+            raise DatasetError(f"frozen_layers: the model has no {unknown[0]!r}; it has {', '.join(close)}.")
+        parts = [names[name] for name in arguments.frozen_layers]
+        parts += [base] if arguments.trunk_learning_rate_factor == 0 else []
+        for part in parts:
+            part.requires_grad_(False)
+        parts += [base] if arguments.freeze_batch_norm else []
+        # What doesn't learn doesn't follow the statistics of new pictures either.
+        self.frozen_norms = [module for part in parts for module in part.modules() if isinstance(module, _BatchNorm)]
+        for norm in self.frozen_norms:
+            norm.requires_grad_(False)
+
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """Trainer's, with momentum, and another learning rate for its group of biases."""
+        """Trainer's, with momentum, and with learning rates of their own for biases and for the trunk."""
         optimizer = super().create_optimizer(model)
-        momentum, factor = self.optimizer_arguments.momentum, self.optimizer_arguments.bias_learning_rate_factor
-        if momentum and "momentum" not in optimizer.param_groups[0]:
-            raise ValueError(f"momentum={momentum} is for optim=sgd; {type(optimizer).__name__} has none.")
+        arguments = self.optimizer_arguments
+        if arguments.momentum and "momentum" not in optimizer.param_groups[0]:
+            raise ValueError(f"momentum={arguments.momentum} is for optim=sgd; {type(optimizer).__name__} has none.")
         # Trainer puts what decays into the first group, and biases, which don't, into the second.
-        for group, group_factor in zip(optimizer.param_groups, (1.0, factor), strict=True):
-            group["lr"] *= group_factor
-            if momentum:
-                group["momentum"] = momentum
+        for group, factor in zip(optimizer.param_groups, (1.0, arguments.bias_learning_rate_factor), strict=True):
+            group["lr"] *= factor
+            if arguments.momentum:
+                group["momentum"] = arguments.momentum
+        if arguments.trunk_learning_rate_factor not in (0, 1):
+            trunk = self.accelerator.unwrap_model(self.model if model is None else model).base_model
+            _split_groups(optimizer, trunk.parameters(), arguments.trunk_learning_rate_factor)
         return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
@@ -129,23 +178,26 @@ class FCNTrainer(Trainer):
         # Trainer's gradients are averaged over processes, so each divides by its share of the total weight.
         if self.segmentation_loss.arguments.loss_reduction == "sum":
             return torch.ones((), device=device) / processes
-        weight = sum(self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples)
-        return self.accelerator.gather(weight.to(device)).sum().clamp(min=1) / processes
+        weights = [self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples]
+        return self.accelerator.gather(torch.stack(weights).sum()).sum().clamp(min=1) / processes
 
     def compute_loss(
         self,
         model,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: Any = None,
     ):
         labels, loss_of = inputs["labels"], self.segmentation_loss
         arguments = loss_of.arguments
         auxiliary = arguments.auxiliary_loss_weight > 0 and model.training
+        # Trainer puts the whole model in training mode before each step.
+        for norm in self.frozen_norms:
+            norm.eval()
         outputs = model(pixel_values=inputs["pixel_values"])
-        weight = (
-            self._get_num_items_in_batch([inputs], labels.device) if num_items_in_batch is None else num_items_in_batch
-        )
+        weight = num_items_in_batch
+        if weight is None:
+            weight = self._get_num_items_in_batch([inputs], labels.device)
         loss = loss_of.cross_entropy(outputs.logits, labels) / weight
         if loss_of.region_losses and model.training:
             loss = loss + loss_of.regions(outputs.logits, labels) / self.args.gradient_accumulation_steps
@@ -159,7 +211,7 @@ class FCNTrainer(Trainer):
 
     def evaluate(
         self,
-        eval_dataset: ScoredRows | None = None,
+        eval_dataset: Any = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
@@ -170,11 +222,13 @@ class FCNTrainer(Trainer):
         the model each (FSDP) only answer together, so there each counts the whole split.
 
         Args:
-            eval_dataset: what is scored; the trainer's own if left out.
+            eval_dataset: `ScoredRows`, which are scored; the trainer's own if left out.
             metric_key_prefix: goes before each name, with an underscore.
         """
-        model = self.accelerator.unwrap_model(self.model) if self.ema is None else self.ema.model_for(self.model)
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if self.ema is not None:
+            model = self.ema.model_for(model)
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         scores = self.score(model, rows, sharded=self.is_fsdp_enabled)
         metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in scores if name != "per_class_iou"}
         self.log(metrics)
@@ -192,6 +246,15 @@ class FCNTrainer(Trainer):
         if not sharded:
             matrix.all_reduce()
         return matrix.compute()
+
+
+def _split_groups(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor], factor: float) -> None:
+    """Move `parameters` to groups of their own, behind the others, whose learning rates are `factor` times theirs."""
+    moved = {id(parameter) for parameter in parameters}
+    for group in list(optimizer.param_groups):
+        slower = [parameter for parameter in group["params"] if id(parameter) in moved]
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in moved]
+        optimizer.add_param_group({**group, "params": slower, "lr": factor * group["lr"]})
 
 
 def last_complete_checkpoint(output_dir: str | Path, *needed: str) -> str | None:

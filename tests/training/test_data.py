@@ -25,6 +25,7 @@ from training.data import DataArguments, ScoredRows
 from training.examples import SegmentationDataset, SegmentationStream
 from training.labels import LabelIds, find_id2label
 from training.scan import scan_dataset, scan_split
+from training.streets import streets_dataset
 from training.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -462,3 +463,9 @@ def test_contradicting_arguments_get_one_sentence(tmp_path, settings, message):
         return
     with pytest.raises(DatasetError, match=message):
         main([recipe])
+
+
+def test_labels_out_of_range_are_named_by_row(tmp_path):
+    rows = streets_dataset(2, height=48, width=64, cache_dir=tmp_path)
+    with pytest.raises(DatasetError, match=r"Row 0 of 'train': label ids \[.*\] and 3 more are outside 0\.\.2"):
+        scan_split(rows, "train", ("image", "label"), LabelIds(), num_labels=3)

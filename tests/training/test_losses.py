@@ -2,11 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 from transformers import TrainingArguments
 
+from training.data import median_frequency_weights
 from training.ema import EMACallback, averaged_weights
 from training.examples import Collator
 from training.losses import LossArguments, SegmentationLoss
@@ -151,3 +153,10 @@ def test_a_checkpoint_without_an_average_is_refused(tiny, tmp_path):
 def test_a_wrong_decay_is_refused(decay):
     with pytest.raises(ValueError, match=f"ema_decay={decay}"):
         EMACallback(decay)
+
+
+def test_class_weights_are_the_root_of_median_frequency_clipped():
+    counts = np.array([800, 100, 50, 50, 0])
+    weights = median_frequency_weights(counts, power=0.5, maximum=1.2)
+    # Frequencies 0.8, 0.1, 0.05, 0.05; their median is 0.075.
+    torch.testing.assert_close(weights, torch.tensor([(0.075 / 0.8) ** 0.5, (0.075 / 0.1) ** 0.5, 1.2, 1.2, 1.0]))

@@ -8,15 +8,7 @@ from functools import partial
 import numpy as np
 
 from training.streets.buildings import Building, draw_building
-from training.streets.canvas import (
-    BUILDING,
-    LEAVES,
-    ROAD,
-    Canvas,
-    Point,
-    pick,
-    uniform,
-)
+from training.streets.canvas import BUILDING, LEAVES, ROAD, Canvas, Point, pick, uniform
 from training.streets.furniture import (
     STEELS,
     draw_clutter,

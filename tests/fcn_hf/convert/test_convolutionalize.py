@@ -1,6 +1,8 @@
 """What convolutionalize promises: the classifier's own answers, a map of them on larger pictures, or a refusal."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -143,6 +145,8 @@ class Spelled(Classifier):
         (lambda x: F.max_pool2d(torch.mean(x, dim=(-2, -1), keepdim=True), 1).flatten(1), 6),
         (lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1), 6),
         (lambda x: F.adaptive_max_pool2d(x, (1, 1))[:, :6].reshape(-1, 6), 6),
+        (lambda x: torch.cat([x.chunk(2, 1)[1], torch.split(x, [2, 4], dim=1)[0]], dim=1).flatten(1), 80),
+        (lambda x: torch.cat([x[:, 2:], x[:, :2, :, :]], dim=1).flatten(1), 96),
         (lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (6,)).permute(0, 3, 1, 2).flatten(1), 96),
     ],
 )
@@ -209,6 +213,75 @@ def test_torchvisions_classifiers_keep_their_logits(architecture, settings, size
     with torch.no_grad():
         height, width = net(pictures(1, 3, size, size + 70)).shape[-2:]
     assert (height, width) == larger
+
+
+class HalvingConv2d(nn.Conv2d):
+    """Pads so that a stride of 2 halves the size of its input, below and on the right where one pixel is too many."""
+
+    def forward(self, x):
+        down, right = [max(length - 1 - (length - 1) % 2 + 3 - length, 0) for length in x.shape[-2:]]
+        return super().forward(F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2)))
+
+
+def test_a_padding_computed_from_sizes_is_that_of_the_classifiers_size():
+    classifier = seeded(Classifier(HalvingConv2d(6, 6, 3, stride=2), *[nn.Flatten(), nn.Linear(24, CLASSES)]))
+    net = convolutionalize(classifier, 20)
+    assert list(net.state_dict()) == list(classifier.state_dict())
+    padded = copy.deepcopy(classifier)
+    padded.head[0] = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(6, 6, 3, stride=2))
+    padded.head[0][1].load_state_dict(classifier.head[0].state_dict())
+    expected = convolutionalize(padded, 20)
+    for size in [(20, 20), (29, 36)]:
+        pixel_values = pictures(2, 3, *size)
+        assert torch.equal(net(pixel_values), expected(pixel_values))
+    net(pixel_values).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_a_layer_that_reads_sizes_and_hides_tensors_is_refused():
+    scale = torch.ones(1)
+
+    class Scaled(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * scale / x.shape[-1]
+
+    with pytest.raises(ValueError, match=r"'head.0' \(Scaled\).*reads the size of its input"):
+        convolutionalize(Classifier(Scaled(6, 6, 1), *flat_head()).eval(), 20)
+
+
+@pytest.mark.parametrize("pool", ["AvgPool2dSame", "MaxPool2dSame"])
+def test_timms_pools_keep_the_padding_of_the_classifiers_size(pool):
+    layers = pytest.importorskip("timm.layers.pool2d_same")
+    classifier = seeded(Classifier(getattr(layers, pool)(3, 2), nn.Flatten(), nn.Linear(24, CLASSES)))
+    net = convolutionalize(classifier, 20)
+    assert relative_error(classifier, net, pictures(2, 3, 20, 20)) < 1e-5
+    assert net(pictures(1, 3, 28, 36)).shape == (1, CLASSES, 2, 3)
+
+
+def test_timms_layers_follow_the_mode():
+    layers = pytest.importorskip("timm.layers")
+    classifier = seeded(Classifier(layers.BatchNormAct2d(6), *flat_head()))
+    net = convolutionalize(classifier, 20).train()
+    before = net.head[0].running_mean.clone()
+    net(pictures(2, 3, 20, 20))
+    assert not torch.equal(net.head[0].running_mean, before)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        *("tf_efficientnet_lite0", "tf_mobilenetv3_small_minimal_100", "cs3darknet_focus_s", "fasternet_t0"),
+        *("hgnetv2_b0", "regnetx_002", "starnet_s050", "test_convnext"),
+    ],
+)
+def test_timms_classifiers_keep_their_logits(architecture):
+    timm = pytest.importorskip("timm")
+    classifier = seeded(timm.create_model(architecture, num_classes=CLASSES))
+    net = convolutionalize(classifier, 224)
+    assert list(net.state_dict()) == list(classifier.state_dict())
+    assert relative_error(classifier, net, pictures(1, 3, 224, 224)) < 1e-4
+    with torch.no_grad():
+        assert net(pictures(1, 3, 224, 288)).shape == (1, CLASSES, 1, 3)
 
 
 def test_the_classifier_is_left_as_it_was():
@@ -400,6 +473,9 @@ class Position(nn.Module):
         ([Functional(lambda x: (torch._assert(x.shape[2] == 4, ""), x)[1]), *flat_head()], r"'_assert'.*size"),
         ([Functional(lambda x: torch.cat([x, torch.ones(2, 6, 4, 4)], 1)), nn.Flatten(), nn.Linear(192, 7)], r"'cat'"),
         ([Functional(lambda x: torch.cat([x, x], 2)), nn.Flatten(), nn.Linear(192, 7)], r"'cat'.*dim=2"),
+        ([Functional(lambda x: x.chunk(2, 2)[0]), nn.Flatten(), nn.Linear(48, 7)], r"'chunk'.*dim=2"),
+        ([nn.Flatten(), Functional(lambda x: x.chunk(2, 1)[0]), nn.Linear(48, 7)], r"'chunk'.*flattened map"),
+        ([Functional(lambda x: x[:, :, 1:]), nn.Flatten(), nn.Linear(72, 7)], r"'getitem' in the forward of 'head.0'"),
         (flat_head(nn.LayerNorm(96)), r"'head.2' \(LayerNorm\)"),
         (flat_head(nn.Softmax(dim=-1)), r"'head.2' \(Softmax\).*dim=-1"),
         (flat_head(nn.Unflatten(1, (6, 4, 4)), nn.Flatten()), r"'head.2' \(Unflatten\)"),
@@ -462,3 +538,20 @@ def test_nets_that_look_at_the_whole_picture_are_refused(architecture, module):
         classifier = getattr(torchvision.models, architecture)()
     with pytest.raises(ValueError, match=rf"can't convert .* in the forward of {module}"):
         convolutionalize(classifier, 224)
+
+
+@pytest.mark.parametrize("architecture", ["tf_mobilenetv3_small_075", "tf_efficientnet_b0"])
+def test_timms_squeeze_and_excitation_is_refused(architecture):
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        classifier = timm.create_model(architecture)
+    with pytest.raises(ValueError, match=r"can't convert .* in the forward of 'blocks.0.0.se' \(SqueezeExcite\)"):
+        convolutionalize(classifier, 224)
+
+
+def test_the_package_offers_it_without_loading_the_converters():
+    program = "import sys, fcn_hf; assert 'fcn_hf.convert' not in sys.modules; fcn_hf.convolutionalize"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    from fcn_hf import convolutionalize as offered
+
+    assert offered is convolutionalize
