@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from fcn_hf.errors import UNREACHABLE, FCNError
+from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
 
 # Names, of files or of folders above them, that a run leaves behind and a model doesn't need.
 LEFT_OUT = (
@@ -150,13 +150,9 @@ def _reason(error: BaseException, token: str | None) -> str:
                 return f"the token may not write there ({said}); take one that may, or a namespace of your own."
             case status:
                 return f"{constants.ENDPOINT} answered {status} ({said})."
-    said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UNREACHABLE):
-        return (
-            f"the connection to {constants.ENDPOINT} failed ({said.rstrip('.')}); see to the network and the address "
-            "(HF_ENDPOINT), and repeat it: a push lands whole or not at all."
-        )
-    return said
+        return f"{hub_reason(error)} A push lands whole or not at all."
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _source(token: str | None) -> str:

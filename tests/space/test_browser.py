@@ -81,7 +81,7 @@ def test_example_upload_and_bad_upload(page, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_text("not a picture")
     upload(page, bad)
-    page.get_by_role("alert").filter(has_text="not a picture").first.wait_for()
+    page.get_by_role("alert").filter(has_text="no picture in a known format").first.wait_for()
 
     page.locator("#fcn-examples button.gallery-item").first.click()
     page.wait_for_selector(".fcn-panel")

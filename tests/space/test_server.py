@@ -66,7 +66,9 @@ def test_concurrent_requests_do_not_meet(server, client, noise_picture, model_fo
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(b"text", "not a picture"), (b"", "not a picture"), (None, "damaged")], ids=str
+    ("content", "sentence"),
+    [(b"text", "no picture in a known format"), (b"", "it is empty"), (None, "damaged")],
+    ids=str,
 )
 def test_bad_upload_is_explained_and_the_next_one_works(client, tmp_path, content, sentence):
     path = tmp_path / "bad.png"
@@ -97,5 +99,7 @@ def test_missing_model_ends_with_one_clear_line():
         text=True,
         timeout=300,
     )
-    assert process.returncode == 1 and process.stderr.strip().splitlines()[-1].startswith("error: can't load the model")
+    assert process.returncode == 1 and process.stderr.strip().splitlines()[-1].startswith(
+        "error: No model could be loaded from './nowhere/fcn': there is no such folder"
+    )
     assert "Traceback" not in process.stderr
