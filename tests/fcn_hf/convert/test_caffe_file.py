@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from fcn_hf.convert import caffe_file
+import fcn_hf
 from fcn_hf.convert.caffe_file import CaffeFileError, read_caffemodel
 from tests.fcn_hf.convert.caffe_nets import (
     MESSAGES,
@@ -265,12 +265,14 @@ def test_a_file_that_shrinks_behind_the_readers_back_is_noticed(tmp_path):
 
 
 MEASURED = """
-import importlib.util, resource, sys
+import resource, sys, types
 
-# By path: the package would import torch, whose peak would hide this one.
-spec = importlib.util.spec_from_file_location("caffe_file", sys.argv[1])
-caffe_file = sys.modules["caffe_file"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(caffe_file)
+# In bare packages: the real one would import torch, whose peak would hide this one.
+for name in ("fcn_hf", "fcn_hf.convert"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = ["/".join([sys.argv[1], *name.split(".")[1:]])]
+from fcn_hf.convert import caffe_file
+assert "torch" not in sys.modules
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 layers = caffe_file.read_caffemodel(sys.argv[2])
 reading = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -287,7 +289,7 @@ def test_a_large_file_takes_little_memory(tmp_path):
     path, copy = tmp_path / "large.caffemodel", tmp_path / "copy"
     write_caffemodel(path, [Layer("fc6", "Convolution", ("pool5",), "fc6", blobs=(blob,))])
     assert path.stat().st_size > 100e6
-    command = [sys.executable, "-c", MEASURED, caffe_file.__file__, str(path), str(copy)]
+    command = [sys.executable, "-c", MEASURED, fcn_hf.__path__[0], str(path), str(copy)]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     reading, everything = (int(kib) / 1024 for kib in answer.stdout.split())
