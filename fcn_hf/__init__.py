@@ -31,15 +31,6 @@ FCNImageProcessor.register_for_auto_class()
 FCNImageProcessorPil.register_for_auto_class()
 
 
-def __getattr__(name: str) -> object:
-    # The converters load what a model doesn't need, such as protobuf.
-    if name == "convolutionalize":
-        from .convert.convolutionalize import convolutionalize
-
-        return convolutionalize
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 __all__ = [
     "ConfusionMatrix",
     "FCNConfig",

@@ -63,6 +63,8 @@ def load_model(name: str) -> tuple[Any, Any]:
     """
     try:
         model = AutoModelForSemanticSegmentation.from_pretrained(name).eval()
+        # The layout that convolutions on CPUs are fastest in.
+        model = model.to(memory_format=torch.channels_last)
         return model, AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError, *UNREACHABLE) as error:
         raise FCNError(f"No model could be loaded from {name!r}: {hub_reason(error)}") from error

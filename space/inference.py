@@ -16,10 +16,11 @@ from PIL import Image
 from fcn_hf.errors import FCNError
 from fcn_hf.metrics import ConfusionMatrix
 from fcn_hf.prediction import load_model
-from space.pictures import Examples, read_picture, shrink
+from space.pictures import EXAMPLES, Examples, read_picture, shrink
 
 MODELS = Path(__file__).parent / "models"
-DEFAULT_MODELS = tuple(str(MODELS / name) for name in ("fcn-32s", "fcn-16s", "fcn-8s"))
+KINDS = {"everyday": "Everyday photos", "street": "Streets", "indoor": "Rooms"}
+"""What the page's own models know, by the names of their folders; its first one is shown first."""
 
 MAX_MODELS = 4
 """Panels that still stand side by side on a laptop's screen."""
@@ -146,6 +147,23 @@ def mean_iou(mask: np.ndarray, truth: np.ndarray, num_labels: int) -> float:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """One kind of picture: the networks that know it, and its examples.
+
+    Args:
+        name: as the API takes it.
+        title: as the page shows it.
+        segmenters: one to `MAX_MODELS` networks with the same classes, from coarse to fine.
+        examples: pictures of this kind.
+    """
+
+    name: str
+    title: str
+    segmenters: tuple[Segmenter, ...]
+    examples: Examples
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Several networks on one picture.
 
@@ -162,22 +180,23 @@ class Comparison:
     scores: tuple[float | None, ...]
 
 
-def compare(segmenters: Sequence[Segmenter], examples: Examples, path: str | os.PathLike[str]) -> Comparison:
+def compare(kind: Kind, path: str | os.PathLike[str]) -> Comparison:
     """Read a picture file and let every network segment it. Nothing is kept: the same file gives the same masks.
 
     Raises:
         PictureError: the file can't be read as a picture.
     """
     picture = read_picture(path)
-    labels = segmenters[0].labels
-    truth = examples.truth(picture, labels)
-    results = tuple(segmenter.segment(picture) for segmenter in segmenters)
+    labels = kind.segmenters[0].labels
+    truth = kind.examples.truth(picture, labels)
+    results = tuple(segmenter.segment(picture) for segmenter in kind.segmenters)
     scores = tuple(None if truth is None else mean_iou(result.mask, truth, len(labels)) for result in results)
     return Comparison(picture, results, truth, scores)
 
 
-def model_ids(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The models to compare: `FCN_MODELS`, separated by commas, or the three that come with the page.
+def model_ids(environment: Mapping[str, str] = os.environ) -> dict[str, tuple[str, ...]]:
+    """The models to compare, by kind of picture: those of `FCN_MODELS`, separated by commas, as the one kind "models",
+    or those that come with the page.
 
     Raises:
         ModelError: more than `MAX_MODELS`.
@@ -185,7 +204,27 @@ def model_ids(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     ids = tuple(name.strip() for name in environment.get("FCN_MODELS", "").split(",") if name.strip())
     if len(ids) > MAX_MODELS:
         raise ModelError(f"FCN_MODELS names {len(ids)} models; the page compares 1 to {MAX_MODELS}.")
-    return ids or DEFAULT_MODELS
+    if ids:
+        return {"models": ids}
+    folders = {kind: [MODELS / kind / f"fcn-{stride}s" for stride in (32, 16, 8)] for kind in KINDS}
+    found = {kind: tuple(str(folder) for folder in each if folder.is_dir()) for kind, each in folders.items()}
+    return {kind: each for kind, each in found.items() if each}
+
+
+def load_kinds(ids: Mapping[str, Sequence[str]]) -> tuple[Kind, ...]:
+    """Load the models of each kind, and its examples; models of one's own meet the examples of their classes.
+
+    Raises:
+        ModelError: as `load_segmenters`.
+    """
+    kinds = []
+    every = {name: Examples.from_folder(EXAMPLES / name) for name in KINDS}
+    for name, sources in ids.items():
+        segmenters = load_segmenters(sources)
+        alike = [examples for examples in every.values() if examples.labels == segmenters[0].labels]
+        examples = every.get(name) or next(iter(alike), Examples())
+        kinds.append(Kind(name, KINDS.get(name, "Your models"), segmenters, examples))
+    return tuple(kinds)
 
 
 def load_segmenters(ids: Sequence[str]) -> tuple[Segmenter, ...]:

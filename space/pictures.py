@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,35 +47,42 @@ def shrink(picture: Image.Image, longest_side: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Examples:
-    """The example pictures, and how to recognise one of them in a request.
+    """The example pictures of one kind, and how to recognise one of them in a request.
 
     A picture is known by its pixels, not by a click that a server would have to remember: an example that is uploaded
     by hand or sent through the API meets its ground truth too, and no request can meet another's.
 
     Args:
         paths: the picture files, in the order of the page.
-        labels: class names in id order, of the label maps.
-        label_files: digest of a picture's pixels -> its label map (8-bit ids, 255 = unlabelled).
+        labels: class names in id order, of the label maps; empty where there are none.
+        label_files: digest of a picture's pixels -> its label map (8-bit ids, 255 = unlabelled), or None without one.
     """
 
     paths: tuple[Path, ...] = ()
     labels: tuple[str, ...] = ()
-    label_files: dict[str, Path] | None = None
+    label_files: dict[str, Path | None] = field(default_factory=dict)
 
     @classmethod
-    def from_folder(cls, folder: str | os.PathLike[str] = EXAMPLES) -> Examples:
-        """Read `NAME.png` with `NAME_label.png` beside it, and `id2label.json`; a folder may hold none."""
-        folder = Path(folder)
-        paths = tuple(p for p in sorted(folder.glob("*.png")) if p.with_name(f"{p.stem}_label.png").is_file())
-        if not paths:
-            return cls()
-        id2label = json.loads((folder / "id2label.json").read_text(encoding="utf-8"))
-        labels = tuple(id2label[key] for key in sorted(id2label, key=int))
-        return cls(paths, labels, {_digest(read_picture(p)): p.with_name(f"{p.stem}_label.png") for p in paths})
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Examples:
+        """Read `NAME.png` or `.jpg`, with `NAME_label.png` beside it where the truth is known, and then
+        `id2label.json`; a folder may hold none, or not be there."""
+        pictures = [path for path in sorted(Path(folder).glob("*")) if path.suffix in (".png", ".jpg")]
+        paths = tuple(path for path in pictures if not path.stem.endswith("_label"))
+        files: dict[str, Path | None] = {}
+        for path in paths:
+            label_file = path.with_name(f"{path.stem}_label.png")
+            files[_digest(read_picture(path))] = label_file if label_file.is_file() else None
+        if not any(files.values()):
+            return cls(paths, (), files)
+        id2label = json.loads((Path(folder) / "id2label.json").read_text(encoding="utf-8"))
+        return cls(paths, tuple(id2label[key] for key in sorted(id2label, key=int)), files)
+
+    def __contains__(self, picture: Image.Image) -> bool:
+        return _digest(picture) in self.label_files
 
     def truth(self, picture: Image.Image, labels: tuple[str, ...]) -> np.ndarray | None:
         """Label map (H, W) uint8 of an example picture; None for another picture, or for models with other classes."""
-        if labels != self.labels or (path := (self.label_files or {}).get(_digest(picture))) is None:
+        if labels != self.labels or (path := self.label_files.get(_digest(picture))) is None:
             return None
         with Image.open(path) as label_map:
             return np.asarray(label_map, dtype=np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from fcn_hf.palettes import class_colours, label_picture, overlay
-from space.inference import Comparison, Segmenter, compare, load_segmenters, model_ids
+from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
-from space.pictures import Examples, PictureError
+from space.pictures import PictureError, read_picture
 
 PAGE = Path(__file__).parent / "page"
 
@@ -47,32 +48,50 @@ Captioned = list[tuple[Image.Image, str]]
 class Handlers:
     """What the events call. Everything a request needs arrives as an argument; only models and examples are shared."""
 
-    def __init__(self, segmenters: tuple[Segmenter, ...], examples: Examples):
-        self.segmenters = segmenters
-        self.examples = examples
-        self.labels = segmenters[0].labels
-        self.colours: np.ndarray = class_colours(segmenters[0].model.config)
+    def __init__(self, kinds: Sequence[Kind]):
+        self.kinds = {kind.name: kind for kind in kinds}
+        self.colours: dict[str, np.ndarray] = {
+            kind.name: class_colours(kind.segmenters[0].model.config) for kind in kinds
+        }
 
-    def show_upload(self, upload: dict[str, Any] | None) -> str:
+    def show_upload(self, name: str, upload: dict[str, Any] | None) -> str:
         """The comparison of what was in the picture field; `upload` is Gradio's file data, or None."""
-        return self.show(upload["path"] if upload else None)
+        return self.show(name, upload["path"] if upload else None)
 
-    def show(self, path: str | None) -> str:
+    def show(self, name: str, path: str | None) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it."""
         if path is None:
             return message(HINT)
+        kind = self.kinds[name]
         try:
-            result = compare(self.segmenters, self.examples, path)
+            result = compare(kind, path)
         except PictureError as error:
             gr.Warning(str(error))
             return message(str(error), "error")
-        panels = [model_panel(*parts) for parts in zip(self.segmenters, result.results, result.scores, strict=True)]
+        panels = [model_panel(*parts) for parts in zip(kind.segmenters, result.results, result.scores, strict=True)]
+        labels = kind.segmenters[0].labels
         if result.truth is not None:
-            panels.append(truth_panel(result.truth, self.labels))
-        return comparison(result.picture, panels, self.labels, self.colours)
+            panels.append(truth_panel(result.truth, labels))
+        return comparison(result.picture, panels, labels, self.colours[name])
 
-    def answer(self, image: dict[str, Any] | None) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
-        """Segment one picture with every network of the page.
+    def choose(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any, Any]:
+        """Another kind of picture: its examples, and the first of them in place of another kind's, or else the same
+        picture by its networks."""
+        paths = [str(path) for path in self.kinds[name].examples.paths]
+        gallery = gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
+        if paths and (upload is None or self.is_example(upload["path"])):
+            return gallery, paths[0], gr.skip()
+        return gallery, gr.skip(), self.show_upload(name, upload)
+
+    def is_example(self, path: str) -> bool:
+        try:
+            picture = read_picture(path)
+        except PictureError:
+            return False
+        return any(picture in kind.examples for kind in self.kinds.values())
+
+    def answer(self, image: dict[str, Any] | None, name: str) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
+        """Segment one picture with every network of one kind of picture ("everyday", "street", "indoor").
 
         Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
         model, seconds, parameters, share of each class (0..1) and mean IoU (0..1; null unless the picture is an
@@ -81,13 +100,14 @@ class Handlers:
         if image is None or not image["path"]:
             raise gr.Error("Please send a picture: handle_file(path or URL).")
         try:
-            result = compare(self.segmenters, self.examples, image["path"])
+            result = compare(self.kinds[name], image["path"])
         except PictureError as error:
             raise gr.Error(str(error)) from error
-        named = list(zip(self.segmenters, result.results, strict=True))
-        overlays = [(overlay(result.picture, r.mask, self.colours, API_OPACITY), s.name) for s, r in named]
-        label_maps = [(label_picture(r.mask, self.colours), s.name) for s, r in named]
-        return overlays, label_maps, summary(self.segmenters, result)
+        segmenters, colours = self.kinds[name].segmenters, self.colours[name]
+        named = list(zip(segmenters, result.results, strict=True))
+        overlays = [(overlay(result.picture, r.mask, colours, API_OPACITY), s.name) for s, r in named]
+        label_maps = [(label_picture(r.mask, colours), s.name) for s, r in named]
+        return overlays, label_maps, summary(segmenters, result)
 
 
 def summary(segmenters: tuple[Segmenter, ...], result: Comparison) -> list[dict[str, Any]]:
@@ -111,14 +131,21 @@ def build() -> gr.Blocks:
     Raises:
         ModelError: the models of `FCN_MODELS` can't be loaded or don't fit together.
     """
-    segmenters, examples = load_segmenters(model_ids()), Examples.from_folder()
-    handlers = Handlers(segmenters, examples)
-    paths = [str(path) for path in examples.paths]
+    kinds = load_kinds(model_ids())
+    handlers = Handlers(kinds)
+    paths = [str(path) for path in kinds[0].examples.paths]
     first = paths[0] if paths else None
-    known = ", whose true labels are known" if examples.labels == handlers.labels else ""
+    choices = [(kind.title, kind.name) for kind in kinds]
 
     with gr.Blocks(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         gr.HTML(_text("header.html"), apply_default_css=False)
+        kind = gr.Radio(
+            choices,
+            value=kinds[0].name,
+            label="What is in the picture?",
+            visible=len(kinds) > 1,
+            elem_id="fcn-kind",
+        )
         with gr.Row(elem_id="fcn-controls"):
             picture = gr.Image(
                 value=first,
@@ -138,7 +165,7 @@ def build() -> gr.Blocks:
                 gallery = gr.Dataset(
                     components=[picture],
                     samples=[[path] for path in paths],
-                    label=f"Or one of these{known}",
+                    label="Or one of these",
                     type="index",
                     layout="gallery",
                     visible=bool(paths),
@@ -154,7 +181,7 @@ def build() -> gr.Blocks:
                     buttons=[],
                 )
                 gr.HTML(_text("hint.html"), apply_default_css=False)
-        results = gr.HTML(handlers.show(first), apply_default_css=False, elem_id="fcn-comparison")
+        results = gr.HTML(handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison")
         gr.HTML(_text("explanation.html"), apply_default_css=False)
 
         networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
@@ -162,7 +189,7 @@ def build() -> gr.Blocks:
         # one with a bare "Error", where `read_picture` says what is wrong.
         picture.change(
             handlers.show_upload,
-            picture,
+            [kind, picture],
             results,
             preprocess=False,
             trigger_mode="always_last",
@@ -170,13 +197,31 @@ def build() -> gr.Blocks:
             api_visibility="private",
             **networks,
         )
-        gallery.click(lambda index: paths[index], gallery, picture, queue=False, api_visibility="private")
+        kind.change(
+            handlers.choose,
+            [kind, picture],
+            [gallery, picture, results],
+            preprocess=False,
+            show_progress_on=results,
+            api_visibility="private",
+            **networks,
+        )
+        gallery.click(
+            lambda name, index: str(handlers.kinds[name].examples.paths[index]),
+            [kind, gallery],
+            picture,
+            queue=False,
+            api_visibility="private",
+        )
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
 
         with gr.Group(visible=False):
             gr.Button().click(
                 handlers.answer,
-                gr.Image(label="image", type="filepath"),
+                [
+                    gr.Image(label="image", type="filepath"),
+                    gr.Radio(choices, value=kinds[0].name, label="kind"),
+                ],
                 [
                     gr.Gallery(label="overlays", format="png"),
                     gr.Gallery(label="label_maps", format="png"),

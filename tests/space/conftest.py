@@ -17,7 +17,7 @@ from space.pictures import EXAMPLES
 from tests.helpers import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = tuple(json.loads((EXAMPLES / "id2label.json").read_text()).values())
+LABELS = tuple(json.loads((EXAMPLES / "street" / "id2label.json").read_text()).values())
 STARTUP_SECONDS = 300
 
 
@@ -46,7 +46,7 @@ def noise_picture():
 
 @pytest.fixture(scope="session")
 def example_folder(tmp_path_factory) -> Path:
-    """A folder like space/examples: two pictures of 64 x 48 with their label maps."""
+    """A folder like space/examples/street: two pictures of 64 x 48 with their label maps."""
     folder = tmp_path_factory.mktemp("examples")
     for name in ("a", "b"):
         _noise_picture(64, 48, seed=ord(name)).save(folder / f"{name}.png")

@@ -74,7 +74,7 @@ def test_example_upload_and_bad_upload(page, tmp_path):
     page.locator("#fcn-examples button.gallery-item").nth(1).click()
     page.wait_for_function("before => document.querySelector('.fcn-mask')?.src !== before", arg=before)
 
-    upload(page, EXAMPLES / "street-3.png")
+    upload(page, EXAMPLES / "street" / "street-3.png")
     page.wait_for_selector(".fcn-panel")
     assert page.locator(".fcn-panel").count() == 4
 

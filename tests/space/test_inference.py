@@ -1,13 +1,14 @@
 """Models are loaded once and checked; masks come back at the picture's own size."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from space import inference
-from space.inference import DEFAULT_MODELS, ModelError, compare, load_segmenters, mean_iou, model_ids, shares
-from space.pictures import Examples
+from space.inference import KINDS, Kind, ModelError, compare, load_kinds, load_segmenters, mean_iou, model_ids, shares
+from space.pictures import Examples, read_picture
 from tests.helpers import save_tiny
 
 
@@ -65,20 +66,35 @@ def test_mean_iou_of_a_known_case():
 
 def test_an_example_is_scored_and_another_picture_is_not(segmenters, example_folder, noise_picture, tmp_path):
     examples = Examples.from_folder(example_folder)
-    known = compare(segmenters, examples, examples.paths[0])
+    kind = Kind("street", "Streets", segmenters, examples)
+    known = compare(kind, examples.paths[0])
     assert known.truth is not None and all(0 <= score <= 1 for score in known.scores)
     noise_picture(64, 48, seed=9).save(tmp_path / "other.png")
-    other = compare(segmenters, examples, tmp_path / "other.png")
+    other = compare(kind, tmp_path / "other.png")
     assert other.truth is None and other.scores == (None, None, None)
 
 
 @pytest.mark.parametrize("text", [None, "", " , "])
-def test_without_fcn_models_the_three_strides_are_taken(text):
-    assert model_ids({} if text is None else {"FCN_MODELS": text}) == DEFAULT_MODELS
+def test_without_fcn_models_those_of_the_page_are_taken_from_coarse_to_fine(text):
+    found = model_ids({} if text is None else {"FCN_MODELS": text})
+    assert list(found) == [kind for kind in KINDS if kind in found] and "street" in found
+    for kind, folders in found.items():
+        strides = [int(Path(folder).name.removeprefix("fcn-").removesuffix("s")) for folder in folders]
+        assert strides == sorted(strides, reverse=True) and strides[-1] == 8
+        assert all(Path(folder).parent.name == kind for folder in folders)
+
+
+def test_models_of_ones_own_meet_the_examples_of_their_classes(model_folders, tmp_path):
+    (kind,) = load_kinds({"models": model_folders})
+    assert kind.examples.paths and all(kind.examples.truth(read_picture(p), kind.examples.labels) is not None
+                                       for p in kind.examples.paths)  # fmt: skip
+    pets = str(save_tiny(tmp_path / "pets", id2label={0: "cat", 1: "dog"}))
+    (kind,) = load_kinds({"models": [pets]})
+    assert kind.examples.paths == ()
 
 
 def test_fcn_models_is_a_list_with_commas():
-    assert model_ids({"FCN_MODELS": "me/fcn, /a/folder ,"}) == ("me/fcn", "/a/folder")
+    assert model_ids({"FCN_MODELS": "me/fcn, /a/folder ,"}) == {"models": ("me/fcn", "/a/folder")}
 
 
 def test_more_than_four_models_are_refused():

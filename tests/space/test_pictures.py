@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from space import pictures
-from space.pictures import Examples, PictureError, read_picture
+from space.pictures import EXAMPLES, Examples, PictureError, read_picture
 from tests.helpers import REFUSED_PICTURES, picture_modes
 
 ROTATED_BY_90 = {0x0112: 6}
@@ -124,8 +124,17 @@ def test_a_folder_without_examples_is_fine(tmp_path):
     assert Examples.from_folder(tmp_path).paths == ()
 
 
-def test_the_examples_of_the_page_are_labelled_street_scenes(labels):
-    examples = Examples.from_folder()
+def test_photographs_need_no_labels(example_folder, noise_picture, labels, tmp_path):
+    noise_picture(60, 40).save(tmp_path / "photo.jpg")
+    examples = Examples.from_folder(tmp_path)
+    assert [path.name for path in examples.paths] == ["photo.jpg"] and examples.labels == ()
+    picture = read_picture(examples.paths[0])
+    assert picture in examples and examples.truth(picture, labels) is None
+    assert picture not in Examples.from_folder(example_folder)
+
+
+def test_the_street_examples_of_the_page_are_labelled(labels):
+    examples = Examples.from_folder(EXAMPLES / "street")
     assert examples.labels == labels and len(examples.paths) >= 4
     for path in examples.paths:
         picture = read_picture(path)

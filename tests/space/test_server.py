@@ -32,7 +32,7 @@ def test_compare_is_the_only_endpoint(client):
 
 
 def test_compare_gives_overlays_label_maps_and_numbers(client, model_folders):
-    path = EXAMPLES / "street-1.png"
+    path = EXAMPLES / "street" / "street-1.png"
     overlays, label_maps, summary = ask(client, path)
     picture = read_picture(path)
     assert [entry["name"] for entry in summary] == ["FCN-32s", "FCN-16s", "FCN-8s"]
@@ -72,11 +72,11 @@ def test_concurrent_requests_do_not_meet(server, client, noise_picture, model_fo
 )
 def test_bad_upload_is_explained_and_the_next_one_works(client, tmp_path, content, sentence):
     path = tmp_path / "bad.png"
-    whole = (EXAMPLES / "street-1.png").read_bytes()
+    whole = (EXAMPLES / "street" / "street-1.png").read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(AppError, match=sentence):
         ask(client, path)
-    shutil.copy(EXAMPLES / "street-2.png", path)
+    shutil.copy(EXAMPLES / "street" / "street-2.png", path)
     assert len(ask(client, path)[0]) == 3
 
 
