@@ -13,14 +13,16 @@ from fcn_hf.prediction import load_model
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["fcn-32s", "fcn-16s", "fcn-8s"])
-def test_an_embedded_model_is_small_and_holds_no_code(name):
-    folder = ROOT / "space" / "models" / name
+MODELS = sorted((ROOT / "space" / "models").glob("*/fcn-*"))
+
+
+@pytest.mark.parametrize("folder", MODELS, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def test_an_embedded_model_is_small_and_holds_no_code(folder):
     assert not list(folder.rglob("*.py"))
     for file in ("config.json", "preprocessor_config.json"):
         assert "auto_map" not in json.loads((folder / file).read_text())
     config = FCNConfig.from_pretrained(folder)
-    assert len(set(map(tuple, config.palette))) == config.num_labels == 11, "a colour for each class"
+    assert len(set(map(tuple, config.palette))) == config.num_labels, "a colour for each class"
     assert (folder / "model.safetensors").stat().st_size <= 6_000_000
     with safe_open(folder / "model.safetensors", framework="np") as weights:
         numbers = sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())
@@ -29,7 +31,7 @@ def test_an_embedded_model_is_small_and_holds_no_code(name):
 
 
 def test_saving_an_embedded_model_writes_its_code(tmp_path):
-    model, processor = load_model(str(ROOT / "space" / "models" / "fcn-8s"))
+    model, processor = load_model(str(MODELS[0]))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     code = {path.name for path in tmp_path.glob("*.py")}
