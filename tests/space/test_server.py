@@ -97,5 +97,5 @@ def test_missing_model_ends_with_one_clear_line():
         text=True,
         timeout=300,
     )
-    assert process.returncode == 1 and process.stderr.strip().splitlines()[-1].startswith("error: can't load the model")
+    assert process.returncode == 1 and process.stderr.strip().splitlines()[-1].startswith("error: No model could be")
     assert "Traceback" not in process.stderr
