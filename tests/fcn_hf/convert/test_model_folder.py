@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSeg
 import fcn_hf
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.convert import ConversionError, convert, model_folder, write_model_folder
+from fcn_hf.convert.names import published_names
 from tests.fcn_hf.convert.caffe_nets import PUBLISHED, net_layers, write_caffemodel
 from tests.helpers import run, run_without_the_package
 
