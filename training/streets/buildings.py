@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from training.streets.camera import Colour, Pixel, Point, scaled
-from training.streets.canvas import BUILDING, SIGN, WALL, Canvas
+from training.streets.canvas import BUILDING, WALL, Canvas
 
 BRICKS: list[Colour] = [(152, 128, 96), (164, 146, 112), (138, 84, 64), (150, 98, 76), (126, 92, 76), (170, 152, 128)]
 RENDERS: list[Colour] = [(206, 200, 186), (192, 182, 160), (178, 186, 188), (196, 170, 152), (168, 178, 160)]
@@ -134,7 +134,7 @@ def _draw_door(facade: Facade, rng: Random) -> None:
 
 
 def _draw_shop_front(facade: Facade, rng: Random) -> None:
-    """Shop windows with goods in them, the name above, sometimes an awning or a sign that hangs out."""
+    """Shop windows with goods in them, the name above, sometimes an awning."""
     building, canvas = facade.building, facade.canvas
     z0, z1, x, side = building.z0, building.z1, building.side * building.front, building.side
     colour, low, high = rng.choice(FASCIAS), 2.65, 3.3
@@ -160,6 +160,3 @@ def _draw_shop_front(facade: Facade, rng: Random) -> None:
         hem = x - side * 1.1
         awning = [(x, 2.9, z0 + 0.2), (x, 2.9, z1 - 0.2), (hem, 2.35, z1 - 0.2), (hem, 2.35, z0 + 0.2)]
         canvas.face(awning, rng.choice(FASCIAS), BUILDING, (-0.5 * side, 0.6, -0.2))
-    if rng.random() < 0.45 and z0 > 3:
-        a, b, z = x - side * 0.12, x - side * 0.75, z0 + 0.3
-        canvas.face([(a, 2.9, z), (a, 3.6, z), (b, 3.6, z), (b, 2.9, z)], rng.choice(FASCIAS), SIGN)

@@ -16,6 +16,8 @@ Pixel = tuple[float, float]
 Colour = tuple[float, float, float]
 
 NEAR = 0.6
+# Pixels of the canvas per pixel of the picture, along each side.
+SUPERSAMPLING = 2
 
 
 def scaled(colour: Colour, factor: float) -> Colour:

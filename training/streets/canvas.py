@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.streets.camera import NEAR, Camera, Colour, Light, Pixel, Point
+from training.streets.camera import NEAR, SUPERSAMPLING, Camera, Colour, Light, Pixel, Point
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 # Materials that need a texture of their own are drawn under their own code and become a class only at the end.
@@ -14,7 +14,6 @@ WALL, LEAVES, GRASS, CLUTTER = 11, 12, 13, 14
 CODE_TO_LABEL = np.array([*range(11), BUILDING, TREE, TREE, 255], np.uint8)
 GROUND_CODES = (ROAD, PAVEMENT, GRASS)
 
-SUPERSAMPLING = 2
 CAST_SHADOW = 235
 UPWARDS: Point = (0.0, 1.0, 0.0)
 TOWARDS_CAMERA: Point = (-0.2, 0.25, -0.95)

@@ -3,18 +3,8 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from training.streets.camera import Camera, Light
-from training.streets.canvas import (
-    CODE_TO_LABEL,
-    GRASS,
-    GROUND_CODES,
-    LEAVES,
-    PAVEMENT,
-    SKY,
-    SUPERSAMPLING,
-    WALL,
-    Canvas,
-)
+from training.streets.camera import SUPERSAMPLING, Camera, Light
+from training.streets.canvas import CODE_TO_LABEL, GRASS, GROUND_CODES, LEAVES, PAVEMENT, SKY, WALL, Canvas
 
 
 def _value_noise(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -111,11 +111,6 @@ def draw_lamp_post(canvas: Canvas, rng: Random, x: float, z: float, tall: float,
         canvas.limb(a, b, 0.085, paint, POLE)
     head_x, head_y, _ = arm[-1]
     canvas.limb(arm[-1], (head_x + inwards * 0.6, head_y, z), 0.16, scaled(paint, 0.9), POLE)
-    lens = (head_x + inwards * 0.1, head_y - 0.06, z), (head_x + inwards * 0.5, head_y - 0.06, z)
-    if canvas.light.kind == "dusk":
-        canvas.limb(*lens, 0.07, (255, 214, 150), POLE, None)
-    else:
-        canvas.limb(*lens, 0.07, (210, 210, 200), POLE)
 
 
 def draw_tree(canvas: Canvas, rng: Random, x: float, z: float, tall: float, wide: float, bare: bool) -> None:

@@ -7,19 +7,10 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
+from training.streets import furniture
 from training.streets.buildings import Building, draw_building
 from training.streets.camera import Pixel, scaled
 from training.streets.canvas import BUILDING, LEAVES, ROAD, Canvas
-from training.streets.furniture import (
-    STEELS,
-    draw_clutter,
-    draw_fence,
-    draw_hedge,
-    draw_lamp_post,
-    draw_sign,
-    draw_traffic_light,
-    draw_tree,
-)  # fmt: skip
 from training.streets.people import draw_cyclist, draw_person
 from training.streets.vehicles import draw_vehicle, vehicle_footprint
 
@@ -32,7 +23,7 @@ CHARACTERS = {
     "arterial": ["office"] * 3 + ["park"] * 3 + ["shop"],
 }
 PEDESTRIANS = {"high street": 18, "terrace": 9, "suburb": 6, "arterial": 6}
-CARS = ["hatchback", "hatchback", "saloon", "estate", "estate", "van"]
+CARS = ["hatchback", "hatchback", "estate", "estate", "van"]
 
 
 class Plot(NamedTuple):
@@ -179,7 +170,7 @@ def _place_tree(scene: Scene, rng: Random, x: float, z: float, tall: float) -> N
     if z > 2.5:
         if not bare:
             scene.canvas.cast(_square(x, z, wide * 0.35), tall * 0.45, tall * 0.85)
-        draw = partial(draw_tree, x=x, z=z, tall=tall, wide=wide, bare=bare)
+        draw = partial(furniture.draw_tree, x=x, z=z, tall=tall, wide=wide, bare=bare)
         scene.add(draw, x, z, _square(x, z, 0.12), tall * 0.5)
 
 
@@ -190,9 +181,9 @@ def _place_boundary(scene: Scene, rng: Random, x: float, z0: float, z1: float, k
         end = min(z1, z + 3.0)
         footprint = [(x, z), (x, end), (x * 1.02, end), (x * 1.02, z)]
         if kind == "hedge":
-            scene.add(partial(draw_hedge, x=x, z0=z, z1=end, tall=tall), x, end, footprint, tall)
+            scene.add(partial(furniture.draw_hedge, x=x, z0=z, z1=end, tall=tall), x, end, footprint, tall)
         else:
-            draw = partial(draw_fence, x=x, z0=z, z1=end, kind=kind)
+            draw = partial(furniture.draw_fence, x=x, z0=z, z1=end, kind=kind)
             scene.add(draw, x, end, footprint, 1.5 if kind == "boards" else 0.0)
         z = end
 
@@ -201,13 +192,13 @@ def _furnish_side(scene: Scene, rng: Random, side: int) -> None:
     """Lamp posts, signs, traffic lights, bins, kerb railings and street trees along one kerb."""
     street = scene.street
     tall = rng.uniform(5.5, 8.5)
-    lamp_post = partial(draw_lamp_post, tall=tall, paint=rng.choice(STEELS))
+    lamp_post = partial(furniture.draw_lamp_post, tall=tall, paint=rng.choice(furniture.STEELS))
     kerb, wall, spacing = street.half_width + 0.45, street.edge - 0.5, rng.uniform(18, 32)
     series: list[tuple[Callable[..., None], float, float, float, float, float]] = [
         (lamp_post, kerb, tall, rng.uniform(5, 30), spacing, spacing),
-        (draw_sign, kerb, 2.4, rng.uniform(5, 17), 7, 26),
-        (draw_clutter, wall, 1.0, rng.uniform(5, 60), 15, 80),
-        (draw_traffic_light, kerb, 3.3, rng.uniform(9, 70), FAR, FAR),
+        (furniture.draw_sign, kerb, 2.4, rng.uniform(5, 17), 7, 26),
+        (furniture.draw_clutter, wall, 1.0, rng.uniform(5, 60), 15, 80),
+        (furniture.draw_traffic_light, kerb, 3.3, rng.uniform(9, 70), FAR, FAR),
     ]
     for draw, distance, height, z, shortest, longest in series:
         x = side * (distance + rng.uniform(-0.05, 0.2))

@@ -6,8 +6,8 @@ from random import Random
 
 import numpy as np
 
-from training.streets.camera import Camera, Colour, Light, scaled
-from training.streets.canvas import CLUTTER, GRASS, PAVEMENT, ROAD, SUPERSAMPLING, UPWARDS, Canvas
+from training.streets.camera import SUPERSAMPLING, Camera, Colour, Light, scaled
+from training.streets.canvas import CLUTTER, GRASS, PAVEMENT, ROAD, UPWARDS, Canvas
 from training.streets.film import develop, draw_sky
 from training.streets.layout import FAR, Scene, Street, furnish
 

@@ -9,6 +9,8 @@ from training.streets.camera import Colour, Pixel, Point, placed, scaled
 from training.streets.canvas import CAR, Canvas
 
 Outline = list[Pixel]
+# A polygon, the direction it faces, both as (along, up, across), and its colour.
+Panel = tuple[list[Point], Point, Colour]
 
 GLASS: Colour = (50, 56, 64)
 TYRE: Colour = (22, 22, 24)
@@ -18,15 +20,6 @@ PAINTS: list[Colour] = [
     (182, 184, 188), (150, 154, 160), (205, 206, 206), (40, 42, 46), (28, 30, 34), (96, 100, 108), (38, 58, 110),
     (70, 104, 150), (150, 28, 30), (176, 44, 36), (34, 74, 56), (104, 30, 40), (196, 178, 136), (224, 224, 220),
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A polygon and the direction it faces, both as (along, up, across)."""
-
-    corners: list[Point]
-    normal: Point
-    colour: Colour
 
 
 @dataclass(frozen=True)
@@ -53,13 +46,6 @@ VEHICLES = {
         glass=(2, 5), half_width=0.85, belt=0.96, lean=0.34, wheels=(-1.22, 1.25), radius=0.31,
         windows=[[(-1.6, 1.0), (-1.36, 1.33), (-0.72, 1.36), (-0.68, 1.0)],
                  [(-0.58, 1.0), (-0.62, 1.36), (0.05, 1.35), (0.72, 1.0)]],
-    ),
-    "saloon": Vehicle(
-        profile=[(-2.2, 0.3), (-2.28, 0.6), (-2.2, 0.92), (-1.55, 0.98), (-0.9, 1.38), (-0.3, 1.43), (0.2, 1.4),
-                 (1.05, 0.95), (2.05, 0.78), (2.22, 0.56), (2.15, 0.3)],
-        glass=(3, 6), half_width=0.88, belt=0.95, lean=0.34, wheels=(-1.35, 1.4), radius=0.32,
-        windows=[[(-1.3, 1.0), (-0.82, 1.32), (-0.34, 1.35), (-0.32, 1.0)],
-                 [(-0.22, 1.0), (-0.24, 1.35), (0.16, 1.32), (0.78, 0.99)]],
     ),
     "estate": Vehicle(
         profile=[(-2.25, 0.34), (-2.32, 0.7), (-2.28, 1.05), (-2.0, 1.58), (-1.4, 1.68), (0.15, 1.66), (0.95, 1.1),
@@ -104,31 +90,30 @@ def draw_vehicle(canvas: Canvas, rng: Random, kind: str, x: float, z: float, hea
     eye = (eye_x * sin - z * cos, camera.eye_height, eye_x * cos + z * sin)
     braking = canvas.light.kind == "dusk" or rng.random() < 0.3
     panels = [*_wheel_panels(model), *_panels_across(model, paint)]
-    panels.sort(key=lambda panel: -abs(sum(corner[0] for corner in panel.corners) / 4 - eye[0]))
+    panels.sort(key=lambda panel: -abs(sum(corner[0] for corner in panel[0]) / 4 - eye[0]))
     for side in (-1, 1):
         panels += [*_flank_panels(model, paint, side), *_end_panels(model, side, braking)]
-    for panel in panels:
-        if sum(n * (e - c) for n, e, c in zip(panel.normal, eye, panel.corners[0], strict=True)) > 0:
-            (normal,) = placed([panel.normal], 0, 0, heading)
-            canvas.face(placed(panel.corners, x, z, heading), panel.colour, CAR, normal)
+    for corners, normal, colour in panels:
+        if sum(n * (e - c) for n, e, c in zip(normal, eye, corners[0], strict=True)) > 0:
+            canvas.face(placed(corners, x, z, heading), colour, CAR, placed([normal], 0, 0, heading)[0])
 
 
 def _wheel_panels(model: Vehicle) -> list[Panel]:
     """The treads of the tyres, as one sees them from ahead and from behind."""
-    panels = []
+    panels: list[Panel] = []
     for wheel in model.wheels:
         for side in (-1, 1):
             outer, inner = side * model.half_width * 0.97, side * (model.half_width - 0.22)
             for end in (-1, 1):
                 a = wheel + end * model.radius * 0.45
                 corners = [(a, 0.03, outer), (a, 0.5, outer), (a, 0.5, inner), (a, 0.03, inner)]
-                panels.append(Panel(corners, (end, 0, 0), TYRE))
+                panels.append((corners, (end, 0, 0), TYRE))
     return panels
 
 
 def _panels_across(model: Vehicle, paint: Colour) -> list[Panel]:
     """Tail, rear window, roof, windscreen and bonnet."""
-    panels = []
+    panels: list[Panel] = []
     for i, ((a0, y0), (a1, y1)) in enumerate(pairwise(model.profile)):
         length = math.hypot(a1 - a0, y1 - y0)
         normal = (-(y1 - y0) / length, (a1 - a0) / length, 0.0)
@@ -138,7 +123,7 @@ def _panels_across(model: Vehicle, paint: Colour) -> list[Panel]:
             for t, side in ((inset, -1), (1 - inset, -1), (1 - inset, 1), (inset, 1)):
                 up = y0 + t * (y1 - y0)
                 corners.append((a0 + t * (a1 - a0), up, side * share * model.half_width_at(up)))
-            panels.append(Panel(corners, normal, colour))
+            panels.append((corners, normal, colour))
     return panels
 
 
@@ -155,7 +140,7 @@ def _flank_panels(model: Vehicle, paint: Colour, side: int) -> list[Panel]:
             ring = [(wheel + radius * math.cos(t), model.radius + radius * math.sin(t)) for t in angles]
             layers.append(([(a, max(up, 0.0)) for a, up in ring], colour))
     return [
-        Panel([(a, up, side * model.half_width_at(up)) for a, up in outline], (0.0, 0.12, side), colour)
+        ([(a, up, side * model.half_width_at(up)) for a, up in outline], (0.0, 0.12, side), colour)
         for outline, colour in layers
     ]
 
@@ -177,6 +162,6 @@ def _end_panels(model: Vehicle, facing: int, braking: bool) -> list[Panel]:
         (-0.27, 0.27, 0.44, 0.56, plate),
     ]
     return [
-        Panel([(end, low, left), (end, top, left), (end, top, right), (end, low, right)], (facing, 0, 0), colour)
+        ([(end, low, left), (end, top, left), (end, top, right), (end, low, right)], (facing, 0, 0), colour)
         for left, right, low, top, colour in rectangles
     ]
