@@ -57,11 +57,8 @@ def comparison(
         prediction: class ids, integers of shape (H, W).
         colours: RGB in 0..255, uint8 of shape (num_labels, 3).
         ignore_index: label of pixels without a class.
-        width: of what is returned, in pixels; smaller pictures are enlarged and larger ones reduced.
+        width: of what is returned, an RGB picture, in pixels; smaller ones are enlarged and larger ones reduced.
         captions: whether a line above the columns says what they are.
-
-    Returns:
-        An RGB picture, `width` pixels wide.
 
     Raises:
         `ValueError`: if a mask has another size than the picture, or ids that have no colour.
@@ -86,16 +83,13 @@ def comparison(
 
 
 def legend(names: Sequence[str], colours: np.ndarray, width: int = WIDTH, unlabelled: bool = False) -> Image.Image:
-    """Class names, each behind its colour, in as many lines as they take.
+    """Class names, each behind its colour, in as many lines as they take, as an RGB picture.
 
     Args:
         names: of the classes, one or more.
         colours: RGB in 0..255, uint8 of shape (len(names), 3).
         width: of what is returned, in pixels.
         unlabelled: whether the hatching of pixels without a class is explained too.
-
-    Returns:
-        An RGB picture, `width` pixels wide.
     """
     swatch = max(9, width // 64)
     font, line = _font(swatch), round(1.7 * swatch)
@@ -120,16 +114,13 @@ def legend(names: Sequence[str], colours: np.ndarray, width: int = WIDTH, unlabe
 
 
 def example_sheet(model, processor, rows: ScoredRows, count: int) -> Image.Image:
-    """What a model predicts for a few rows of a split, as one picture for its card: comparisons and a legend.
+    """What a model predicts for a few rows of a split, as one picture for its card; see `sheet_of`.
 
     Args:
         model: a semantic segmentation model, in training or evaluation mode, which is left as it was.
         processor: its image processor.
         rows: of the split; `count` of them are shown, evenly spread, or of a stream the first ones.
         count: 1 or more.
-
-    Returns:
-        An RGB picture, `WIDTH` pixels wide.
     """
     _, ignore_index, names = label_arguments(model.config)
     examples = predicted_examples(model, processor, chosen_rows(rows, count), rows.columns)
