@@ -198,7 +198,7 @@ def _furnish_side(scene: Scene, rng: Random, side: int) -> None:
         (lamp_post, kerb, tall, rng.uniform(5, 30), spacing, spacing),
         (furniture.draw_sign, kerb, 2.4, rng.uniform(5, 17), 7, 26),
         (furniture.draw_clutter, wall, 1.0, rng.uniform(5, 60), 15, 80),
-        (furniture.draw_traffic_light, kerb, 3.3, rng.uniform(9, 70), FAR, FAR),
+        (furniture.draw_traffic_light, kerb, 3.3, rng.uniform(9, 160), FAR, FAR),
     ]
     for draw, distance, height, z, shortest, longest in series:
         x = side * (distance + rng.uniform(-0.05, 0.2))
