@@ -10,7 +10,6 @@ from torchvision.transforms import v2
 
 from fcn_hf.datasets import DatasetError
 
-BLUR_KERNEL = 5
 # Pixels from one answer of the classifier to the next, before upsampling.
 PATCH_STRIDE = 32
 
@@ -70,7 +69,7 @@ def training_augmentation(arguments: AugmentationArguments, ignore_index: int = 
     steps.append(v2.RandomHorizontalFlip(arguments.mirror))
     steps.append(v2.ColorJitter(arguments.brightness, arguments.contrast, arguments.saturation, arguments.hue))
     if arguments.blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(BLUR_KERNEL)], arguments.blur))
+        steps.append(v2.RandomApply([v2.GaussianBlur(kernel_size=5)], arguments.blur))
     if arguments.erasing:
         # torchvision warns at every call that it leaves masks as they are, which is what is wanted here.
         warnings.filterwarnings("ignore", r"RandomErasing\(\) is currently passing through")
@@ -95,13 +94,12 @@ class RandomScale(v2.Transform):
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.functional.get_size(flat_inputs[0])
-        factor = float(torch.empty(()).uniform_(*self.scale))
-        if self.shortest_edge is not None:
-            factor *= self.shortest_edge / min(height, width)
+        base = 1 if self.shortest_edge is None else self.shortest_edge / min(height, width)
+        factor = base * float(torch.empty(()).uniform_(*self.scale))
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return self._call_kernel(v2.functional.resize, inpt, size=params["size"], antialias=True)
+        return v2.functional.resize(inpt, params["size"])
 
 
 class ClassBalancedCrop(v2.RandomCrop):
@@ -126,12 +124,10 @@ class ClassBalancedCrop(v2.RandomCrop):
         if not params["needs_crop"] or torch.rand(()) >= self.probability:
             return params
         mask = next(value for value in flat_inputs if isinstance(value, tv_tensors.Mask))
-        classes = mask.unique()
-        classes = classes[classes != self.ignore_index]
+        classes = mask[mask != self.ignore_index].unique()
         if len(classes) == 0:
             return params
-        drawn = classes[torch.randint(len(classes), ())]
-        pixels = (mask == drawn).nonzero()
+        pixels = (mask == classes[torch.randint(len(classes), ())]).nonzero()
         pixel = pixels[torch.randint(len(pixels), ())].tolist()
         left, top, right, bottom = params["padding"]
         axes = (("top", "height", top, bottom), ("left", "width", left, right))
@@ -159,13 +155,10 @@ class PatchSampling(v2.Transform):
         self.share = share
         self.ignore_index = ignore_index
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = v2.functional.get_size(flat_inputs[0])
-        left_out = torch.rand(-(-height // PATCH_STRIDE), -(-width // PATCH_STRIDE)) >= self.share
-        pixels = left_out.repeat_interleave(PATCH_STRIDE, 0).repeat_interleave(PATCH_STRIDE, 1)
-        return {"left_out": pixels[:height, :width]}
-
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, tv_tensors.Mask):
             return inpt
-        return tv_tensors.wrap(inpt.masked_fill(params["left_out"], self.ignore_index), like=inpt)
+        height, width = inpt.shape[-2:]
+        left_out = torch.rand(-(-height // PATCH_STRIDE), -(-width // PATCH_STRIDE)) >= self.share
+        pixels = left_out.repeat_interleave(PATCH_STRIDE, 0).repeat_interleave(PATCH_STRIDE, 1)[:height, :width]
+        return tv_tensors.wrap(inpt.masked_fill(pixels, self.ignore_index), like=inpt)

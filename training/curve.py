@@ -33,11 +33,6 @@ class By(StrEnum):
     seconds = "seconds"
     pictures = "pictures"
 
-    @property
-    def key(self) -> str:
-        """Its name in the entries of a log."""
-        return "step" if self is By.steps else self.value
-
 
 def draw_curve(log_history: Sequence[Mapping[str, Any]], path: Path | str) -> None:
     """Write a PNG of a run, made to be shown 900 pixels wide: its training loss and, if it was measured, its mean IoU.
@@ -96,7 +91,10 @@ def draw_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str,
         axes.set_axisbelow(True)
         axes.spines[:].set_visible(False)
     if panels and any(runs):
-        labels = [legend_label(name, log) for name, log in runs.items()]
+        labels = []
+        for name, log in runs.items():
+            _, scores = points(log, "eval_mean_iou", By.steps)
+            labels.append(f"{name} (best {100 * scores.max():.1f} %)" if len(scores) else name)
         lines = [Line2D([], [], linewidth=1.8, **_style(index)) for index in range(len(labels))]
         # Letters that fit into a line, with a line's sample and a gap for each name.
         columns = max(1, 130 // (max(map(len, labels)) + 8))
@@ -105,15 +103,10 @@ def draw_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str,
     figure.savefig(path, format="png")
 
 
-def legend_label(name: str, log_history: Sequence[Mapping[str, Any]]) -> str:
-    """What the legend says of a run: its name and, if it was measured, its best mean IoU."""
-    _, scores = points(log_history, "eval_mean_iou", By.steps)
-    return f"{name} (best {100 * scores.max():.1f} %)" if len(scores) else name
-
-
 def points(log_history: Sequence[Mapping[str, Any]], value: str, by: By) -> tuple[np.ndarray, np.ndarray]:
     """Where a value was logged, and what it was: two float64 arrays of the same length, without NaN and infinity."""
-    found = [(entry[by.key], entry[value]) for entry in log_history if value in entry and by.key in entry]
+    key = "step" if by is By.steps else by.value
+    found = [(entry[key], entry[value]) for entry in log_history if value in entry and key in entry]
     along, values = np.array(found, dtype=np.float64).reshape(-1, 2).T
     return along[np.isfinite(values)], values[np.isfinite(values)]
 
@@ -167,9 +160,9 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     """
     if not run.is_dir():
         raise ValueError(f"There is no folder {str(run)!r}.")
-    checkpoint = last_complete_checkpoint(run)
     path = run / LOG_FILE
     if not path.is_file():
+        checkpoint = last_complete_checkpoint(run)
         if checkpoint is None:
             raise ValueError(
                 f"{str(run)!r} holds neither {LOG_FILE} nor a complete checkpoint; is it a training's folder?"

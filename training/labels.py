@@ -18,6 +18,8 @@ from fcn_hf.errors import UNREACHABLE, hub_reason
 OTHER = "other"
 # More than this many classes are never guessed from the ids of masks: they need names.
 LARGEST_GUESS = 256
+# How a colour, packed into one number 0xRRGGBB, is written in errors.
+COLOUR = "colour #{:06x}"
 
 
 class LabelIds:
@@ -46,8 +48,8 @@ class LabelIds:
         reduce_labels: bool = False,
         ignore_index: int = 255,
     ):
-        self.palette = None if palette is None else _Table(_read_palette(palette))
-        self.label_map = None if label_map is None else _Table({ignore_index: ignore_index, **_read_map(label_map)})
+        self.palette = None if palette is None else _read_palette(palette)
+        self.label_map = None if label_map is None else {ignore_index: ignore_index, **_read_map(label_map)}
         self.reduce_labels = reduce_labels
         self.ignore_index = ignore_index
 
@@ -59,22 +61,20 @@ class LabelIds:
     @property
     def num_labels(self) -> int | None:
         """Number of classes, as palette or map tell it; None where neither is given."""
-        table = self.label_map or self.palette
-        if table is None:
+        entries = self.palette if self.label_map is None else self.label_map
+        if entries is None:
             return None
-        ids = [i for i in table.all_values if i != self.ignore_index]
-        return max(ids, default=-1) + (0 if self.reduce_labels else 1)
+        ids = [id for id in entries.values() if id != self.ignore_index]
+        return max(ids, default=-1) + 1 - self.reduce_labels
 
     def colours(self, num_labels: int) -> list[list[int]] | None:
         """The palette's colour `[red, green, blue]` of each class; None where it doesn't have one for each."""
         if self.palette is None or self.label_map is not None:
             return None
-        shift = 1 if self.reduce_labels else 0
-        known = {
-            id - shift: [number >> 16, number >> 8 & 255, number & 255]
-            for number, id in zip(self.palette.numbers[:-1].tolist(), self.palette.values[:-1].tolist(), strict=True)
-        }
-        return [known[index] for index in range(num_labels)] if known.keys() >= set(range(num_labels)) else None
+        colours = {id - self.reduce_labels: colour for colour, id in self.palette.items() if colour != OTHER}
+        if not colours.keys() >= set(range(num_labels)):
+            return None
+        return [list(int(colours[index]).to_bytes(3)) for index in range(num_labels)]
 
     def __call__(self, mask: Any, where: str) -> np.ndarray:
         """
@@ -94,65 +94,56 @@ class LabelIds:
         if self.palette is None:
             ids = _read_ids(mask, where)
         else:
-            colours = _pack(_read_colours(mask, where))
-            ids = self.palette.look_up(colours, where, "colour", "palette", _describe_colour)
+            ids = _look_up(self.palette, _read_colours(mask, where), where, "palette", COLOUR)
         if self.label_map is not None:
-            ids = self.label_map.look_up(ids, where, "id", "label_map", str)
+            ids = _look_up(self.label_map, ids, where, "label_map", "id {}")
         if self.reduce_labels:
             ids = np.where((ids == 0) | (ids == self.ignore_index), self.ignore_index, ids.astype(np.int32) - 1)
-        return _smallest(ids)
+        if ids.dtype == np.uint8 or ids.size == 0:
+            return ids
+        return ids.astype(np.uint8 if 0 <= ids.min() and ids.max() <= 255 else np.int32)
 
 
-class _Table:
-    """Whole numbers -> class ids for a mask at a time, by binary search in the sorted numbers."""
-
-    def __init__(self, entries: Mapping[int | str, int]):
-        numbers = sorted(number for number in entries if number != OTHER)
-        self.other = entries.get(OTHER)
-        self.all_values = list(entries.values())
-        # One entry more, which nothing equals, catches numbers beyond the last.
-        self.numbers = np.array([*numbers, np.iinfo(np.int64).max])
-        self.values = np.array([*(entries[number] for number in numbers), 0], dtype=np.int32)
-        self.bytes = self._find(np.arange(256))
-
-    def _find(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        positions = np.searchsorted(self.numbers, numbers)
-        return self.values[positions], self.numbers[positions] == numbers
-
-    def look_up(self, numbers: np.ndarray, where: str, kind: str, argument: str, describe: Any) -> np.ndarray:
-        """Ids of the same shape, int32; `kind`, `argument` and `describe` are for the error of an unknown number."""
-        if numbers.dtype == np.uint8:
-            values, known = (table[numbers] for table in self.bytes)
-        else:
-            values, known = self._find(numbers)
-        if known.all():
-            return values
-        if self.other is not None:
-            return np.where(known, values, np.int32(self.other))
-        y, x = np.argwhere(~known)[0]
-        unknown = np.unique(numbers[~known])
-        also = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
-        raise DatasetError(
-            f"{where}: the {kind} {describe(numbers[y, x])} at x={x}, y={y} of the mask{also} is not in {argument}; "
-            f'add it there, or, with {argument} as a mapping, "{OTHER}: 255" to ignore all that it doesn\'t name.'
-        )
+def _look_up(entries: Mapping[int | str, int], numbers: np.ndarray, where: str, argument: str, form: str) -> np.ndarray:
+    """The id of each number, int32 of the same shape; `argument` and `form` are for the error of an unknown number."""
+    # One key more, which nothing equals, catches numbers beyond the last.
+    keys = np.array([*sorted(key for key in entries if key != OTHER), np.iinfo(np.int64).max])
+    ids = np.array([*(entries[key] for key in keys[:-1].tolist()), 0], dtype=np.int32)
+    if numbers.dtype == np.uint8:
+        # A search for each of the 256 values is faster than one for each pixel.
+        positions = np.searchsorted(keys, np.arange(256))[numbers]
+    else:
+        positions = np.searchsorted(keys, numbers)
+    known = keys[positions] == numbers
+    if known.all():
+        return ids[positions]
+    if OTHER in entries:
+        return np.where(known, ids[positions], np.int32(entries[OTHER]))
+    y, x = np.argwhere(~known)[0]
+    others = len(np.unique(numbers[~known])) - 1
+    also = f" (and {others} others)" if others else ""
+    raise DatasetError(
+        f"{where}: the {form.format(numbers[y, x])} at x={x}, y={y} of the mask{also} is not in {argument}; "
+        f'add it there, or, with {argument} as a mapping, "{OTHER}: 255" to ignore all that it doesn\'t name.'
+    )
 
 
 def _read_colours(mask: Any, where: str) -> np.ndarray:
-    """uint8 of shape (H, W, 3 or 4)."""
+    """Packed colours, int32 of shape (H, W)."""
     if isinstance(mask, Image.Image):
         if mask.mode[0] in "IF":
             raise DatasetError(
                 f"{where}: the mask has mode {mask.mode!r}, which holds numbers and no colours; leave palette out."
             )
-        return np.asarray(mask.convert("RGB"))
+        mask = mask.convert("RGB")
     colours = np.asarray(mask)
     if colours.ndim != 3 or colours.shape[-1] not in (3, 4) or colours.dtype != np.uint8:
         raise DatasetError(
             f"{where}: the mask has shape {colours.shape} and dtype {colours.dtype}, but with a palette it must be a "
             "picture, or uint8 of shape (height, width, 3)."
         )
-    return colours
+    red, green, blue = np.moveaxis(colours[..., :3].astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 def _read_ids(mask: Any, where: str) -> np.ndarray:
@@ -160,8 +151,8 @@ def _read_ids(mask: Any, where: str) -> np.ndarray:
     if ids.ndim == 3 and ids.shape[-1] == 1:
         ids = ids[..., 0]
     if ids.ndim == 3 and ids.shape[-1] in (3, 4) and ids.dtype == np.uint8:
-        seen = np.unique(_pack(ids))
-        some = ", ".join(_describe_colour(colour) for colour in seen[:6]) + (", ..." if len(seen) > 6 else "")
+        seen = np.unique(ids[..., :3].reshape(-1, 3), axis=0)
+        some = ", ".join(f"#{colour.tobytes().hex()}" for colour in seen[:6]) + (", ..." if len(seen) > 6 else "")
         raise DatasetError(
             f"{where}: the mask holds colours ({some}) and no class ids; give the recipe a palette: a list of "
             "[red, green, blue] in the order of the ids, or a mapping of such colours to ids."
@@ -174,36 +165,20 @@ def _read_ids(mask: Any, where: str) -> np.ndarray:
     return ids
 
 
-def _pack(colours: np.ndarray) -> np.ndarray:
-    """(H, W, 3 or 4) uint8 -> (H, W) int32 of 0xRRGGBB; a fourth channel is left out."""
-    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
-    return (red << 16) | (green << 8) | blue
-
-
-def _smallest(ids: np.ndarray) -> np.ndarray:
-    if ids.dtype == np.uint8 or ids.size == 0:
-        return ids
-    return ids.astype(np.uint8 if 0 <= ids.min() and ids.max() <= 255 else np.int32)
-
-
-def _describe_colour(packed: int) -> str:
-    return f"#{int(packed):06x}"
-
-
 def _read_colour(colour: Any) -> int:
     """A packed colour from `[128, 64, 128]`, "128, 64, 128" or "#804080"."""
     try:
         if isinstance(colour, str) and colour.startswith("#") and len(colour) == 7:
             return int(colour[1:], 16)
-        red, green, blue = (int(v) for v in (colour.strip("()[]").split(",") if isinstance(colour, str) else colour))
-        if all(0 <= value <= 255 for value in (red, green, blue)):
-            return (red << 16) | (green << 8) | blue
-    except (TypeError, ValueError, AttributeError):
-        pass
-    raise DatasetError(
-        f"palette: {colour!r} is no colour; write [128, 64, 128] in a list of colours, or as a key of a mapping "
-        '"128, 64, 128" or "#804080".'
-    )
+        channels = colour.strip("()[]").split(",") if isinstance(colour, str) else colour
+        # Bytes refuse whatever isn't in 0..255.
+        red, green, blue = bytes(int(channel) for channel in channels)
+        return red << 16 | green << 8 | blue
+    except (TypeError, ValueError):
+        raise DatasetError(
+            f"palette: {colour!r} is no colour; write [128, 64, 128] in a list of colours, or as a key of a mapping "
+            '"128, 64, 128" or "#804080".'
+        ) from None
 
 
 def _read_palette(palette: Any) -> dict[int | str, int]:
@@ -216,7 +191,7 @@ def _read_palette(palette: Any) -> dict[int | str, int]:
     entries = dict(items)
     if len(entries) < len(items):
         twice = next(colour for colour, _ in items if sum(other == colour for other, _ in items) > 1)
-        raise DatasetError(f"palette has the colour {_describe_colour(twice)} twice; each belongs to one id.")
+        raise DatasetError(f"palette has the {COLOUR.format(twice)} twice; each belongs to one id.")
     return entries
 
 

@@ -1,12 +1,13 @@
 """What a net sees while it learns: pictures beside their true and predicted masks, for cards and for trackers."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from transformers import TrainerCallback
@@ -56,11 +57,8 @@ def comparison(
         prediction: class ids, integers of shape (H, W).
         colours: RGB in 0..255, uint8 of shape (num_labels, 3).
         ignore_index: label of pixels without a class.
-        width: of what is returned, in pixels; smaller pictures are enlarged and larger ones reduced.
+        width: of what is returned, an RGB picture, in pixels; smaller ones are enlarged and larger ones reduced.
         captions: whether a line above the columns says what they are.
-
-    Returns:
-        An RGB picture, `width` pixels wide.
 
     Raises:
         `ValueError`: if a mask has another size than the picture, or ids that have no colour.
@@ -85,16 +83,13 @@ def comparison(
 
 
 def legend(names: Sequence[str], colours: np.ndarray, width: int = WIDTH, unlabelled: bool = False) -> Image.Image:
-    """Class names, each behind its colour, in as many lines as they take.
+    """Class names, each behind its colour, in as many lines as they take, as an RGB picture.
 
     Args:
         names: of the classes, one or more.
         colours: RGB in 0..255, uint8 of shape (len(names), 3).
         width: of what is returned, in pixels.
         unlabelled: whether the hatching of pixels without a class is explained too.
-
-    Returns:
-        An RGB picture, `width` pixels wide.
     """
     swatch = max(9, width // 64)
     font, line = _font(swatch), round(1.7 * swatch)
@@ -118,27 +113,21 @@ def legend(names: Sequence[str], colours: np.ndarray, width: int = WIDTH, unlabe
     return drawn
 
 
-def example_sheet(model, processor, rows: ScoredRows, count: int, width: int = WIDTH) -> Image.Image:
-    """What a model predicts for a few rows of a split, as one picture for its card: comparisons and a legend.
+def example_sheet(model, processor, rows: ScoredRows, count: int) -> Image.Image:
+    """What a model predicts for a few rows of a split, as one picture for its card; see `sheet_of`.
 
     Args:
         model: a semantic segmentation model, in training or evaluation mode, which is left as it was.
         processor: its image processor.
         rows: of the split; `count` of them are shown, evenly spread, or of a stream the first ones.
         count: 1 or more.
-        width: of what is returned, in pixels.
-
-    Returns:
-        An RGB picture, `width` pixels wide.
     """
     _, ignore_index, names = label_arguments(model.config)
     examples = predicted_examples(model, processor, chosen_rows(rows, count), rows.columns)
-    return sheet_of(examples, names, class_colours(model.config), ignore_index, width)
+    return sheet_of(examples, names, class_colours(model.config), ignore_index)
 
 
-def sheet_of(
-    examples: Sequence[Example], names: Sequence[str], colours: np.ndarray, ignore_index: int, width: int = WIDTH
-) -> Image.Image:
+def sheet_of(examples: Sequence[Example], names: Sequence[str], colours: np.ndarray, ignore_index: int) -> Image.Image:
     """Comparisons below each other, and below them a legend of the classes that occur in them.
 
     Args:
@@ -146,23 +135,19 @@ def sheet_of(
         names: of all classes, in the order of their ids.
         colours: RGB in 0..255, uint8 of shape (len(names), 3).
         ignore_index: label of pixels without a class.
-        width: of what is returned, in pixels.
 
     Returns:
-        An RGB picture, `width` pixels wide.
+        An RGB picture, `WIDTH` pixels wide.
 
     Raises:
         `ValueError`: as `comparison`.
     """
-    inner = width - 2 * GAP
-    parts = [
-        comparison(*example, colours, ignore_index, inner, captions=index == 0)
-        for index, example in enumerate(examples)
-    ]
+    width = WIDTH - 2 * GAP
+    parts = [comparison(*example, colours, ignore_index, width, captions=not i) for i, example in enumerate(examples)]
     ids = {int(id) for example in examples for mask in (example.label, example.prediction) for id in np.unique(mask)}
     classes = sorted(ids - {ignore_index})
-    parts.append(legend([names[id] for id in classes], colours[classes], inner, unlabelled=ignore_index in ids))
-    sheet = Image.new("RGB", (width, GAP + sum(part.height + GAP for part in parts)), PAPER)
+    parts.append(legend([names[id] for id in classes], colours[classes], width, unlabelled=ignore_index in ids))
+    sheet = Image.new("RGB", (WIDTH, GAP + sum(part.height + GAP for part in parts)), PAPER)
     top = GAP
     for part in parts:
         sheet.paste(part, (GAP, top))
@@ -215,9 +200,8 @@ class PredictionPictures(TrainerCallback):
 
     def on_evaluate(self, args, state, control, model=None, **kwargs):
         # Their own `on_log` has just had the scores, so their runs exist by now.
-        reporters = [
-            callback for callback in self.trainer.callback_handler.callbacks if isinstance(callback, REPORTERS)
-        ]
+        callbacks = self.trainer.callback_handler.callbacks
+        reporters = [callback for callback in callbacks if isinstance(callback, REPORTERS)]
         if not reporters or not self.count:
             return
         if self.chosen is None:
@@ -242,10 +226,7 @@ def _log_pictures(reporter: TrainerCallback, pictures: dict[str, Image.Image], s
             reporter.tb_writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
         reporter.tb_writer.flush()
         return
-    if isinstance(reporter, WandbCallback):
-        import wandb as tracker
-    else:
-        import trackio as tracker  # type: ignore[no-redef]
+    tracker = import_module("wandb" if isinstance(reporter, WandbCallback) else "trackio")
     # Both count calls of `log` as steps; transformers' callbacks log the step of training beside their values.
     values = {name: tracker.Image(picture) for name, picture in pictures.items()}
     tracker.log({**values, "train/global_step": step})
@@ -257,9 +238,8 @@ def _laid_over(
     """A mask over its picture, which already has the size that both are shown in."""
     ids = np.asarray(ids)
     if ids.shape != full_size[::-1]:
-        raise ValueError(
-            f"A mask has shape {ids.shape}, but its picture is {full_size[1]} high and {full_size[0]} wide."
-        )
+        width, height = full_size
+        raise ValueError(f"A mask has shape {ids.shape}, but its picture is {height} high and {width} wide.")
     ignored = ids == ignore_index
     known = np.where(ignored, 0, ids)
     if known.size and not 0 <= known.min() <= known.max() < len(colours):
@@ -278,11 +258,6 @@ def _hatching(height: int, width: int) -> np.ndarray:
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.FreeTypeFont:
     # matplotlib's font has letters of most languages; Pillow's own has no accents.
-    matplotlib = importlib.util.find_spec("matplotlib")
-    if matplotlib is not None and matplotlib.origin is not None:
-        return ImageFont.truetype(
-            Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size
-        )
-    return ImageFont.load_default(size)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

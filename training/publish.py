@@ -3,15 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import filter_repo_objects
 
 from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
 
@@ -59,11 +55,12 @@ def check_access(repo_id: str, *, private: bool | None = None, token: str | None
         api.create_repo(full_id, private=private, exist_ok=True)
         # Creating what exists already is no error for those who may only read it; announcing a file is.
         api.preupload_lfs_files(full_id, [CommitOperationAdd("README.md", b"")])
-        if private and not api.model_info(full_id).private:
-            raise PublishError(
-                f"Can't publish to {full_id!r}: it was to be private, but exists and is public; make it private in its "
-                "settings on the Hub, name another repo, or don't ask for a private one."
-            )
+        is_public = private and not api.model_info(full_id).private
+    if is_public:
+        raise PublishError(
+            f"Can't publish to {full_id!r}: it was to be private, but exists and is public; make it private in its "
+            "settings on the Hub, name another repo, or don't ask for a private one."
+        )
     return full_id
 
 
@@ -71,7 +68,6 @@ def publish(
     folder: str | Path,
     repo_id: str,
     *,
-    private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
     commit_message: str = "Upload model",
@@ -83,7 +79,7 @@ def publish(
 
     Args:
         folder: what `training/results.py` makes.
-        repo_id, private, token: as for `check_access`; the repo is created where it doesn't exist.
+        repo_id, token: as for `check_access`; the repo is created where it doesn't exist.
         revision: branch to upload to, created where it doesn't exist; the main one if left out.
         commit_message: what the Hub shows in the list of commits.
 
@@ -98,27 +94,16 @@ def publish(
     if not (folder / "config.json").is_file():
         raise PublishError(f"Can't publish {str(folder)!r}: it has no config.json, so it's no finished model folder.")
     api = HfApi(token=token)
-    repo_id = check_access(repo_id, private=private, token=token)
+    repo_id = check_access(repo_id, token=token)
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    published = filter_repo_objects(names, ignore_patterns=[*LEFT_OUT, *(f"*/{pattern}" for pattern in LEFT_OUT)])
     with _explained(repo_id, token):
         if revision not in (None, constants.DEFAULT_REVISION):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
+        additions = [CommitOperationAdd(name, folder / name) for name in published]
         # Not upload_folder, which makes several commits of a folder with many files.
-        commit = api.create_commit(
-            repo_id,
-            [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in published_files(folder)],
-            commit_message=commit_message,
-            revision=revision,
-        )
+        commit = api.create_commit(repo_id, additions, commit_message=commit_message, revision=revision)
     return commit.commit_url
-
-
-def published_files(folder: Path) -> list[Path]:
-    """Those of a model folder's files that `publish` uploads, sorted."""
-
-    def is_left_out(path: Path) -> bool:
-        return any(fnmatch(name, pattern) for name in path.relative_to(folder).parts for pattern in LEFT_OUT)
-
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not is_left_out(path))
 
 
 @contextmanager
@@ -127,8 +112,6 @@ def _explained(repo_id: str, token: str | None) -> Iterator[None]:
     try:
         yield
     except (*UNREACHABLE, OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, PublishError):
-            raise
         raise PublishError(f"Can't publish to {repo_id!r}: {_reason(error, token)}") from error
 
 
@@ -145,7 +128,9 @@ def _reason(error: BaseException, token: str | None) -> str:
         said = " ".join((error.server_message or str(error)).split())
         match error.response.status_code:
             case 401:
-                return f"{constants.ENDPOINT} doesn't accept the token of {_source(token)}; for another one, {LOG_IN}."
+                stored = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "`hf auth login`"
+                source = stored if token is None else "--hub_token"
+                return f"{constants.ENDPOINT} doesn't accept the token of {source}; for another one, {LOG_IN}."
             case 403:
                 return f"the token may not write there ({said}); take one that may, or a namespace of your own."
             case status:
@@ -153,10 +138,3 @@ def _reason(error: BaseException, token: str | None) -> str:
     if isinstance(error, UNREACHABLE):
         return f"{hub_reason(error)} A push lands whole or not at all."
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _source(token: str | None) -> str:
-    """Where the token is from, in the order in which they are looked for."""
-    if token is not None:
-        return "--hub_token"
-    return "HF_TOKEN" if os.environ.get("HF_TOKEN") else "`hf auth login`"

@@ -13,6 +13,7 @@ from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.files import write_aside, written_aside
 from training.card import CURVE_FILE, EXAMPLES_FILE, write_card
 from training.curve import LOG_FILE, draw_curve
+from training.data import length
 from training.pictures import example_sheet
 from training.publish import PublishError, publish
 from training.recipe import Recipe
@@ -74,7 +75,7 @@ def describe_stored(recipe: Recipe, trainer: FCNTrainer, dataset: ScannedDataset
     if recipe.card.example_pictures:
         sheet = example_sheet(stored, trainer.processing_class, dataset.scored, recipe.card.example_pictures)
         write_aside(folder / EXAMPLES_FILE, sheet.save)
-    write_card(folder, recipe, stored, scores, train_rows=dataset.train_rows, model_id=repo_id)
+    write_card(folder, recipe, stored, scores, train_rows=length(dataset.rows), model_id=repo_id)
 
 
 def push(recipe: Recipe, repo_id: str) -> None:

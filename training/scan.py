@@ -1,5 +1,6 @@
 """What a dataset holds, before anything is trained on it: read, checked, said."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,13 +30,13 @@ class Scan:
 
     rows: int = 0
     total: int | None = None
-    pixels: dict[int, int] = field(default_factory=dict)
+    pixels: Counter[int] = field(default_factory=Counter)
     ignored: int = 0
     sizes: set[tuple[int, int]] = field(default_factory=set)
 
     def counts(self, num_labels: int) -> np.ndarray:
         """Pixels of each class: int64 of shape `(num_labels,)`."""
-        return np.array([self.pixels.get(index, 0) for index in range(num_labels)], dtype=np.int64)
+        return np.array([self.pixels[index] for index in range(num_labels)], dtype=np.int64)
 
     @property
     def extent(self) -> str:
@@ -71,12 +72,12 @@ def scan_split(
     """
     scan = Scan(total=length(rows))
     numbers = None
-    if limit and scan.total is None:
-        rows = rows.take(limit)
-    elif limit and scan.total is not None and limit < scan.total:
+    if scan.total is None:
+        rows = rows.take(limit) if limit else rows
+    elif 0 < limit < scan.total:
         numbers = np.linspace(0, scan.total - 1, limit).astype(int).tolist()
         rows = rows.select(numbers)
-    rows = tqdm(rows, f"Scanning {name}", leave=False, disable=True if quiet else None)
+    rows = tqdm(rows, f"Scanning {name}", leave=False, disable=quiet or None)
     largest = (LARGEST_GUESS if num_labels is None else num_labels) - 1
     for where, row in numbered_rows(rows, f" of {name!r}", numbers):
         picture, mask = read_row(row, columns, label_ids, where)
@@ -90,8 +91,7 @@ def scan_split(
                 f"{where}: label ids {some} are outside 0..{largest} and not the ignored {label_ids.ignore_index}; "
                 "name all classes in id2label, change ids with label_map, or set semantic_loss_ignore_index."
             )
-        for index, count in found.items():
-            scan.pixels[index] = scan.pixels.get(index, 0) + count
+        scan.pixels.update(found)
         scan.sizes.add((picture.shape[2], picture.shape[1]))
         scan.rows += 1
     if not scan.rows:
@@ -120,15 +120,13 @@ def scan_dataset(
         `DatasetError`: see `scan_split` and `find_id2label`.
     """
     train = next(iter(splits))
-    id2label, source = find_id2label(
-        arguments.dataset_name, arguments.id2label, splits[train].features[columns[1]], label_ids
-    )
+    feature = splits[train].features[columns[1]]
+    id2label, source = find_id2label(arguments.dataset_name, arguments.id2label, feature, label_ids)
     num_labels = label_ids.num_labels if id2label is None else len(id2label)
     scans = {}
     for name, rows in splits.items():
         # Without names the largest id tells how many classes there are, and only all rows tell the largest id.
-        all_rows = num_labels is None and not arguments.streaming
-        limit = 0 if all_rows else arguments.scan_rows
+        limit = 0 if num_labels is None and not arguments.streaming else arguments.scan_rows
         scans[name] = scan_split(rows, name, columns, label_ids, num_labels, limit, quiet)
         if num_labels is None:
             num_labels = max(scans[name].pixels) + 1
@@ -155,11 +153,6 @@ class ScannedDataset:
     id2label: dict[int, str]
     counts: np.ndarray
 
-    @property
-    def train_rows(self) -> int | None:
-        """How many there are; None in a stream."""
-        return length(self.rows)
-
 
 def read_dataset(arguments: DataArguments, ignore_index: int, quiet: bool = False) -> ScannedDataset:
     """Load a dataset, find what its splits and columns are, and scan them.
@@ -178,17 +171,15 @@ def read_dataset(arguments: DataArguments, ignore_index: int, quiet: bool = Fals
 
 def print_scans(scans: Mapping[str, Scan], columns: tuple[str, str], id2label: Mapping[int, str], source: str) -> None:
     """A table of classes and their shares in each split, and what is worth a second look."""
-    table = Table(
-        title=f"{columns[0]} -> {columns[1]}, {len(id2label)} classes named by {source}", title_justify="left"
-    )
-    table.add_column("share of the labelled pixels")
+    title = f"{columns[0]} -> {columns[1]}, {len(id2label)} classes named by {source}"
+    table = Table("share of the labelled pixels", title=title, title_justify="left")
     for name in scans:
         table.add_column(name, justify="right")
-    counts = {name: scan.counts(len(id2label)) for name, scan in scans.items()}
+    counts = [scan.counts(len(id2label)) for scan in scans.values()]
     for index, label in id2label.items():
-        table.add_row(f"{index} {label}", *(f"{count[index] / count.sum():.2%}" for count in counts.values()))
+        table.add_row(f"{index} {label}", *(f"{count[index] / count.sum():.2%}" for count in counts))
     table.add_section()
-    shares = [scan.ignored / (scan.ignored + counts[name].sum()) for name, scan in scans.items()]
+    shares = [scan.ignored / (scan.ignored + scan.pixels.total()) for scan in scans.values()]
     table.add_row("ignored, of all pixels", *(f"{share:.2%}" for share in shares))
     table.add_row("rows read", *(f"{scan.rows} of {scan.total or '?'}" for scan in scans.values()))
     table.add_row("width x height", *(scan.extent for scan in scans.values()))

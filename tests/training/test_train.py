@@ -17,6 +17,7 @@ from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.datasets import DatasetError, load_splits
 from fcn_hf.evaluation import evaluate_split
 from fcn_hf.upsampling_fcn import bilinear_kernel
+from tests.helpers import run_without_the_package
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.examples import SegmentationDataset
 from training.streets import ID2LABEL, streets_dataset
@@ -162,11 +163,17 @@ def test_the_release_s_recipes_train_whole_pictures_one_by_one(tiny, streets_fol
     assert torch.equal(after[f"heads.semantic.upscore{stride}.weight"][0, 0], bilinear_kernel(stride))
 
 
-def test_a_backbone_of_transformers_is_trained_from_a_recipe_or_the_command_line(streets_folder, tmp_path):
-    backbone = {
+BACKBONES = {
+    "resnet": {
         "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],
         "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"],
-    }  # fmt: skip
+    },
+    "timm": {"model_type": "timm_backbone", "backbone": "test_resnet", "out_indices": [-3, -2, -1]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=list(BACKBONES))
+def test_any_backbone_is_trained_from_a_recipe_or_the_command_line(streets_folder, tmp_path, backbone):
     settings = {"backbone": "auto", "crop_size": [32, 48], "max_steps": 2, "use_cpu": True, "save_strategy": "no"}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "whole.yaml").write_text(yaml.safe_dump({"base": "plain.yaml", "backbone_config": backbone}))
@@ -176,7 +183,7 @@ def test_a_backbone_of_transformers_is_trained_from_a_recipe_or_the_command_line
         main([str(tmp_path / f"{name}.yaml"), *data, *more, "--seed", "0"])
     first, second = (FCNForSemanticSegmentation.from_pretrained(tmp_path / name).eval() for name in arguments)
     assert first.config.backbone_config.to_dict() == second.config.backbone_config.to_dict()
-    assert first.config.backbone_config.hidden_sizes == backbone["hidden_sizes"]
+    assert first.config.backbone_config.model_type == backbone["model_type"]
     rows, processor = load_splits(str(streets_folder))["validation"], FCNImageProcessor.from_pretrained(tmp_path / name)
     scores = evaluate_split(first, processor, rows, ("image", "label"))
     assert evaluate_split(second, processor, rows, ("image", "label")) == scores
@@ -184,6 +191,17 @@ def test_a_backbone_of_transformers_is_trained_from_a_recipe_or_the_command_line
     first.save_pretrained(tmp_path / "again")
     again = FCNForSemanticSegmentation.from_pretrained(tmp_path / "again").eval()
     assert evaluate_split(again, processor, rows, ("image", "label")) == scores
+    pixel_values = torch.randn(1, 3, 40, 50)
+    torch.save((pixel_values, first(pixel_values).logits.detach()), tmp_path / "expected.pt")
+    script = """
+import sys, torch
+from transformers import AutoModelForSemanticSegmentation
+pixel_values, logits = torch.load(sys.argv[2])
+model = AutoModelForSemanticSegmentation.from_pretrained(sys.argv[1], trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules")
+assert torch.equal(model(pixel_values).logits, logits)
+"""
+    run_without_the_package(script, tmp_path / "whole", tmp_path / "expected.pt", folder=tmp_path)
 
 
 @pytest.mark.parametrize(

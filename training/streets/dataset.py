@@ -20,7 +20,7 @@ MIN_SIZE = 32
 # How many workers or processes a stream can feed, each with scenes of its own.
 NUM_SHARDS = 64
 # Part of the cache key of `streets_dataset`: raise it whenever a seed draws another picture than before.
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 
 
 def render_street(seed: int, height: int = 360, width: int = 480) -> tuple[np.ndarray, np.ndarray]:

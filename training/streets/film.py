@@ -3,20 +3,8 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from training.streets.canvas import (
-    CODE_TO_LABEL,
-    GRASS,
-    GROUND_CODES,
-    LEAVES,
-    PAVEMENT,
-    SKY,
-    SUPERSAMPLING,
-    WALL,
-    Camera,
-    Canvas,
-    Light,
-    uniform,
-)
+from training.streets.camera import SUPERSAMPLING, Camera, Light
+from training.streets.canvas import CODE_TO_LABEL, GRASS, GROUND_CODES, LEAVES, PAVEMENT, SKY, WALL, Canvas
 
 
 def _value_noise(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -42,9 +30,8 @@ def draw_sky(rng: np.random.Generator, camera: Camera, light: Light) -> Image.Im
     x, y = across / along / (elevation + 0.18), 1.0 / (elevation + 0.18)
     clouds = sum(_value_noise(table, x * f + 7 * f, y * f * 1.3) / f**0.8 for f in (1.0, 2.1, 4.3, 8.7)) / 1.9
     density = np.clip((clouds + light.cloud_cover * 1.5 - 0.9) * 1.7, 0.0, 1.0)[..., None]
-    bright = {"overcast": (232, 234, 236), "sun": (246, 247, 248), "dusk": (226, 168, 140)}[light.kind]
     shade = 1 - 0.3 * np.clip(clouds + 0.2, 0.0, 1.0)[..., None] * density
-    sky = sky * (1 - density * 0.9) + np.asarray(bright, np.float32) * shade * density * 0.9
+    sky = sky * (1 - density * 0.9) + np.asarray(light.clouds, np.float32) * shade * density * 0.9
     return Image.fromarray(np.clip(sky, 0, 255).astype(np.uint8))
 
 
@@ -64,7 +51,8 @@ def develop(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     _texture_leaves(codes, picture, rng)
     # Whole numbers add up alike on every machine; floats need not.
     level = np.clip(picture, 0, 255).astype(np.uint8)[codes != SKY].mean()
-    exposure = _exposure(float(level), canvas.light, rng)
+    # Dash cameras meter everything but the sky: their skies are often white.
+    exposure = float(np.clip(rng.uniform(*canvas.light.exposure) / level, 0.75, 1.7))
     return _photograph(picture, exposure, canvas.light, rng), CODE_TO_LABEL[codes]
 
 
@@ -89,8 +77,7 @@ def _texture_ground(canvas: Canvas, codes: np.ndarray, picture: np.ndarray, rng:
     grass = 1 + 0.16 * coarse + (0.15 + 0.25 * near) * grain + 0.16 * fine
     texture = np.where(kind == PAVEMENT, paving, np.where(kind == GRASS, grass, texture))
     shadow = np.asarray(canvas.shadows.filter(ImageFilter.GaussianBlur(1.0)))[ground] / np.float32(255)
-    depth = 0.62 if light.kind == "sun" else 0.6
-    texture *= 1 - depth * shadow
+    texture *= 1 - 0.6 * shadow
     haze = (z / (z + light.haze_distance))[:, None]
     picture[ground] = picture[ground] * texture[:, None] * (1 - haze) + np.asarray(light.horizon, np.float32) * haze
 
@@ -116,27 +103,21 @@ def _texture_leaves(codes: np.ndarray, picture: np.ndarray, rng: np.random.Gener
     picture[rows, columns] *= (1 + 0.24 * clumps + 0.3 * (rng.random(rows.size, np.float32) - 0.5))[:, None]
 
 
-def _exposure(level: float, light: Light, rng: np.random.Generator) -> float:
-    """Gain of a camera that meters everything but the sky, as dash cameras do: their skies are often white."""
-    low, high = {"overcast": (84, 118), "sun": (88, 124), "dusk": (60, 92)}[light.kind]
-    return float(min(1.7, max(0.75, uniform(rng, low, high) / level)))
-
-
 def _photograph(picture: np.ndarray, exposure: float, light: Light, rng: np.random.Generator) -> np.ndarray:
     h, w = picture.shape[:2]
-    warmth = uniform(rng, -0.05, 0.05)
+    warmth = rng.uniform(-0.05, 0.05)
     rows, columns = (np.arange(h)[:, None] + 0.5) / h - 0.5, (np.arange(w)[None, :] + 0.5) / w - 0.5
-    vignette = 1 - uniform(rng, 0.05, 0.35) * (rows * rows + columns * columns)
+    vignette = 1 - rng.uniform(0.05, 0.35) * (rows * rows + columns * columns)
     gain = np.asarray([exposure * (1 + warmth), exposure, exposure * (1 - warmth)], np.float32)
     picture = picture * (vignette.astype(np.float32)[..., None] * gain)
     noise = rng.random(picture.shape, np.float32) + rng.random((h, w, 1), np.float32) - 1
-    picture += noise * np.float32(uniform(rng, 1.5, 6.5) * (1.5 if light.kind == "dusk" else 1.0))
+    picture += noise * np.float32(rng.uniform(1.5, 6.5) * (1.5 if light.kind == "dusk" else 1.0))
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-    image = image.filter(ImageFilter.GaussianBlur(uniform(rng, 0.25, 0.6)))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.25, 0.6)))
     # Chroma at half resolution is what a JPEG camera keeps; done by hand, since codecs differ between machines.
     luma, *chroma = image.convert("YCbCr").split()
     small = ((w + 1) // 2, (h + 1) // 2)
     chroma = [band.resize(small, Image.Resampling.BOX).resize((w, h), Image.Resampling.BILINEAR) for band in chroma]
-    contrast = uniform(rng, 0.0, 0.3)
+    contrast = rng.uniform(0.0, 0.3)
     curve = [round(255 * ((1 - contrast) * t + contrast * t * t * (3 - 2 * t))) for t in (i / 255 for i in range(256))]
     return np.asarray(Image.merge("YCbCr", (luma.point(curve), *chroma)).convert("RGB"))
