@@ -169,12 +169,17 @@ def read_label_maps(
                 f"{size[0]}x{size[1]}: they must be equal"
             )
         if do_reduce_labels:
-            ignored = (label_map == 0) | (label_map == ignore_index)
-            label_map = np.where(ignored, ignore_index, label_map.astype(np.int64) - 1)
+            label_map = reduced_labels(label_map, ignore_index)
             name = f"{name}, reduced by 1,"
         _check_labels(label_map, name, num_labels, ignore_index)
         label_maps.append(label_map)
     return label_maps
+
+
+def reduced_labels(label_map: np.ndarray, ignore_index: int) -> np.ndarray:
+    """Labels less 1, int64, where 0 becomes `ignore_index` and `ignore_index` stays."""
+    ignored = (label_map == 0) | (label_map == ignore_index)
+    return np.where(ignored, ignore_index, label_map.astype(np.int64) - 1)
 
 
 def _read_bytes(source: str | os.PathLike) -> bytes:
