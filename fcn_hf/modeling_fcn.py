@@ -231,6 +231,11 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
                 f"labels have shape {tuple(labels.shape)}; expected (batch, height, width) = "
                 f"{(logits.shape[0], *logits.shape[-2:])}, one class id for each pixel of pixel_values."
             )
+        if logits.shape[1] < 2:
+            raise ValueError("num_labels is 1, whose only class is always right; name two or more, as in id2label.")
+        if labels.is_floating_point():
+            raise ValueError(f"labels have dtype {labels.dtype}; expected integers, one class id for each pixel.")
+        labels = labels.long()
         labelled = labels != config.semantic_loss_ignore_index
         # On a GPU a label out of range ends in a device assertion that names nothing, hence the look beforehand.
         if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
@@ -266,7 +271,7 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(B, num_channels, H, W)`): normalised pictures, any H and W from 1.
-            labels (`torch.LongTensor` of shape `(B, H, W)`, or a dict of them by task, *optional*): class ids in
+            labels (integer `torch.Tensor` of shape `(B, H, W)`, or a dict of them by task, *optional*): class ids in
                 0..num_labels-1, or `config.semantic_loss_ignore_index` where a pixel has no label.
             output_hidden_states (`bool`, *optional*): whether to return the feature maps and fc7 as `hidden_states`,
                 as `FCNModel` does.
@@ -278,7 +283,8 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
             there are none), summed over the tasks, if `labels` were given.
 
         Raises:
-            `ValueError`: if `pixel_values` or `labels` have another shape, or a label is out of range.
+            `ValueError`: if `pixel_values` or `labels` have another shape, labels aren't integers or out of range, or
+                there is only one class to be learned.
         """
         maps = self.fcn(pixel_values, output_hidden_states=True).hidden_states
         answers = {task: head(maps, pixel_values.shape[-2:]) for task, head in self.heads.items()}
