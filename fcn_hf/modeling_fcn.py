@@ -117,7 +117,7 @@ class FCNModel(FCNPreTrainedModel):
             pool5 of VGG) and the `last_hidden_state`. Several streams have their channels behind one another.
 
         Raises:
-            `ValueError`: if `pixel_values` have another shape.
+            `ValueError`: if `pixel_values` have another shape, or too few pixels to train batch normalisation with.
         """
         channels = self.config.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
@@ -130,7 +130,16 @@ class FCNModel(FCNPreTrainedModel):
         if checkpointing and not pixel_values.requires_grad:
             # Reentrant checkpointing leaves layers without gradients whose input asks for none.
             pixel_values = pixel_values.detach().requires_grad_()
-        maps = self.trunk(pixel_values)
+        try:
+            maps = self.trunk(pixel_values)
+        except ValueError as error:
+            # How far a trunk reduces a picture before its normalisation is known to the trunk alone.
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} become a single position, of which batch "
+                "normalisation can't learn; train with larger batches or crops, or with normalisation in eval mode."
+            ) from error
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return BaseModelOutputWithNoAttention(

@@ -26,7 +26,8 @@ NUMPY_NUMBERS = [
 def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
     """The tensors of a `.pth` or `.safetensors` file, and the name of the net's class where a checkpoint has one.
 
-    Nothing in the file is executed (`weights_only=True`, and numbers of NumPy), and tensors stay on disk until they are read.
+    Nothing in the file is executed (`weights_only=True`), and tensors stay on disk until they are read. Numbers of
+    NumPy beside them are let through.
 
     Raises:
         `ConversionError`: if the file isn't there, isn't whole, or holds no state dict.
