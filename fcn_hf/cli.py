@@ -2,6 +2,7 @@
 
 import json as json_format
 import math
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,17 +10,22 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from PIL import Image, PngImagePlugin
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from typer.core import TyperGroup
 
-from .errors import FCNError
-from .files import write_aside
+from .errors import FCNError, in_one_line
+from .files import check_file, check_folder, write_aside
+from .metrics import distinct_names
 from .palettes import class_colours, label_picture
 from .prediction import InferenceMode, load_model, predict
 
-console = Console()
+# Names of classes, files and models are anybody's text: none of it is markup.
+console, stderr = (
+    Console(stderr=to_stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for to_stderr in (False, True)
+)
 
 
 class Commands(TyperGroup):
@@ -38,11 +44,26 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, help
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or Hub id.")]
 MORE_SCORES, LOOKS = "More scores", "How pictures are looked at (once and whole)"
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; the accelerator, if there is one.")]
+WindowOption = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Slide a window of this size over the picture.", rich_help_panel=LOOKS)
+]
+OverlapOption = Annotated[
+    float, typer.Option(help="Share by which neighbouring windows overlap.", rich_help_panel=LOOKS)
+]
+ScalesOption = Annotated[
+    str, typer.Option(metavar="S,S,...", help="Average over sizes, such as 0.75,1,1.25.", rich_help_panel=LOOKS)
+]
+MirrorOption = Annotated[
+    bool, typer.Option("--mirror", help="Average with the mirrored picture.", rich_help_panel=LOOKS)
+]
+
+# What each mask says of itself, so that it may be written anew.
+WRITTEN_BY = {"Software": "fcn-hf segment"}
 
 
 def complain(message: str) -> None:
     """Print one line to stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(message, style="red", markup=False)
+    stderr.print(message, style="red")
 
 
 def load(name: str, device: str | None) -> tuple[Any, Any]:
@@ -63,49 +84,6 @@ def nan_to_null(scores: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@app.command()
-def segment(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, of any size and format that Pillow reads.")],
-    model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the masks, NAME.png for each picture NAME.")],
-    device: DeviceOption = None,
-) -> None:
-    """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
-    targets: dict[Path, Path] = {}
-    for path in images:
-        target = out / f"{path.stem}.png"
-        if target in targets:
-            raise FCNError(f"{targets[target]} and {path} would both become {target}; rename one, or use two folders.")
-        if target.resolve() == path.resolve():
-            raise FCNError(f"The mask of {path} would overwrite it; choose another folder for --out.")
-        targets[target] = path
-    net, processor = load(model, device)
-    if net.config.num_labels > 256:
-        raise FCNError(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
-    colours = class_colours(net.config)
-    failed = False
-    for target, path in track(targets.items(), "Segmenting", console=Console(stderr=True), transient=True):
-        try:
-            mask = predict(net, processor, path)
-        except ValueError as error:
-            complain(f"{path}: {error}")
-            failed = True
-            continue
-        write_aside(target, label_picture(mask, colours).save)
-        ids, pixels = np.unique(mask, return_counts=True)
-        order = np.argsort(-pixels)
-        shares = ", ".join(f"{net.config.id2label[int(ids[i])]} {pixels[i] / mask.size:.1%}" for i in order)
-        console.print(f"{target}: {shares}", soft_wrap=True, highlight=False)
-    if failed:
-        raise typer.Exit(code=1)
-
-
-class MetricName(StrEnum):
-    """What `--metric` takes."""
-
-    mean_iou = "mean_iou"
-
-
 def read_window(text: str) -> tuple[int, int]:
     """(height, width) from HEIGHTxWIDTH."""
     height, separator, width = text.lower().partition("x")
@@ -120,6 +98,90 @@ def read_scales(text: str) -> tuple[float, ...]:
         return tuple(float(scale) for scale in text.split(","))
     except ValueError as error:
         raise FCNError(f"--scales is {text!r}; expected factors with commas between, such as 0.75,1,1.25.") from error
+
+
+def inference_mode(window: str | None, overlap: float, scales: str, mirror: bool) -> InferenceMode:
+    """How pictures are looked at, from the four options."""
+    return InferenceMode(None if window is None else read_window(window), overlap, read_scales(scales), mirror)
+
+
+def mask_targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
+    """The picture of each mask to be written; `FCNError` where a mask would take the place of what is to stay."""
+    check_folder(out)
+    targets: dict[Path, Path] = {}
+    for path in images:
+        target = out / f"{path.stem}.png"
+        if target in targets:
+            raise FCNError(f"{targets[target]} and {path} would both become {target}; rename one, or use two folders.")
+        if target.resolve() == path.resolve():
+            raise FCNError(f"The mask of {path} would overwrite it; choose another folder for --out.")
+        check_file(target)
+        if os.path.lexists(target) and not overwrite and not is_own_mask(target):
+            raise FCNError(
+                f"{target} is there and no mask that fcn-hf segment wrote; choose another folder for --out, or pass "
+                "--overwrite."
+            )
+        targets[target] = path
+    return targets
+
+
+def is_own_mask(path: Path) -> bool:
+    """Whether `segment` wrote a file."""
+    try:
+        with Image.open(path) as picture:
+            return WRITTEN_BY.items() <= picture.info.items()
+    except Exception:  # whatever Pillow meets in a file that is no picture
+        return False
+
+
+@app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, of any size and format that Pillow reads.")],
+    model: ModelOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the masks, NAME.png for each picture NAME.")],
+    device: DeviceOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that this command didn't write.")
+    ] = False,
+    window: WindowOption = None,
+    overlap: OverlapOption = 0.5,
+    scales: ScalesOption = "1",
+    mirror: MirrorOption = False,
+) -> None:
+    """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
+    mode = inference_mode(window, overlap, scales, mirror)
+    targets = mask_targets(images, out, overwrite)
+    net, processor = load(model, device)
+    if net.config.num_labels > 256:
+        raise FCNError(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
+    colours = class_colours(net.config)
+    names = distinct_names(net.config.id2label[index] for index in range(net.config.num_labels))
+    own_mark = PngImagePlugin.PngInfo()
+    for key, text in WRITTEN_BY.items():
+        own_mark.add_text(key, text)
+    failures = 0
+    for target, path in track(targets.items(), "Segmenting", console=stderr, transient=True):
+        try:
+            mask = predict(net, processor, path, mode)
+            picture = label_picture(mask, colours)
+            write_aside(target, lambda aside, picture=picture: picture.save(aside, pnginfo=own_mark))
+        except Exception as error:  # a model or processor of another kind passes on whatever it meets
+            complain(f"{path}: {in_one_line(error)}")
+            failures += 1
+            continue
+        ids, pixels = np.unique(mask, return_counts=True)
+        order = np.argsort(-pixels)
+        shares = ", ".join(f"{names[ids[i]]} {pixels[i] / mask.size:.1%}" for i in order)
+        console.print(f"{target}: {shares}")
+    if failures:
+        complain(f"{failures} of {len(targets)} pictures have no mask.")
+        raise typer.Exit(code=1)
+
+
+class MetricName(StrEnum):
+    """What `--metric` takes."""
+
+    mean_iou = "mean_iou"
 
 
 @app.command()
@@ -147,19 +209,10 @@ def evaluate(
     confusion: Annotated[
         Path | None, typer.Option(help="PNG file for the confusion matrix.", rich_help_panel=MORE_SCORES)
     ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Slide a window of this size over the picture.", rich_help_panel=LOOKS),
-    ] = None,
-    overlap: Annotated[
-        float, typer.Option(help="Share by which neighbouring windows overlap.", rich_help_panel=LOOKS)
-    ] = 0.5,
-    scales: Annotated[
-        str, typer.Option(metavar="S,S,...", help="Average over sizes, such as 0.75,1,1.25.", rich_help_panel=LOOKS)
-    ] = "1",
-    mirror: Annotated[
-        bool, typer.Option("--mirror", help="Average with the mirrored picture.", rich_help_panel=LOOKS)
-    ] = False,
+    window: WindowOption = None,
+    overlap: OverlapOption = 0.5,
+    scales: ScalesOption = "1",
+    mirror: MirrorOption = False,
 ) -> None:
     """Score a model on a split: mean IoU and its sisters, whole pictures at their own size."""
     # Commands import what they alone need: the `datasets` library takes a second and 90 MB.
@@ -167,7 +220,12 @@ def evaluate(
     from .evaluation import HubMeanIoU, Metric, PictureScores, evaluate_split, label_arguments
     from .metrics import BoundaryF1, ConfusionMatrix
 
-    mode = InferenceMode(None if window is None else read_window(window), overlap, read_scales(scales), mirror)
+    mode = inference_mode(window, overlap, scales, mirror)
+    files = [path for path in (json, per_image, confusion) if path is not None]
+    if len({path.resolve() for path in files}) < len(files):
+        raise FCNError("--json, --per-image and --confusion name one file more than once; give each a name of its own.")
+    for path in files:
+        check_file(path)
     if confusion is not None:
         from .confusion_picture import draw_confusion
     rows = find_split(load_splits(dataset), split)
@@ -183,7 +241,7 @@ def evaluate(
         metrics.append(BoundaryF1(*arguments))
     if per_image is not None:
         metrics.append(pictures)
-    progress = track(rows.select_columns(list(columns)), "Scoring", console=Console(stderr=True), transient=True)
+    progress = track(rows.select_columns(list(columns)), "Scoring", console=stderr, transient=True)
     scores = evaluate_split(net, processor, progress, columns, mode, metrics)
     title = f"{model} on {dataset}, {split}"
     table = Table(title=title, title_justify="left")
@@ -196,7 +254,13 @@ def evaluate(
         table.add_row(f"IoU of {name}", f"{100 * value:.2f}")
     for name, value in scores.get("per_class_boundary_f1", {}).items():
         table.add_row(f"boundary F1 of {name}", f"{100 * value:.2f}")
-    console.print(table)
+    console.print(table, soft_wrap=False)
+    if np.count_nonzero(matrix.counts.sum(axis=1)) < 2 <= net.config.num_labels:
+        stderr.print(
+            f"Warning: the labels of {split!r} show one class or none, so that the scores say little. If the ignored "
+            f"id {arguments[1]} is a class in these masks, give it another id.",
+            style="yellow",
+        )
     if json is not None:
         write_aside(json, lambda path: path.write_text(json_format.dumps(nan_to_null(scores), indent=2) + "\n"))
     if per_image is not None:
@@ -235,9 +299,8 @@ def convert(
     conversion = read_source(source, kinds, at_once, num_labels, prediction_stride, architecture)
     write_model_folder(conversion, dest)
     for note in conversion.notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-    ready = f"{dest} is ready: from_pretrained({str(dest)!r}), or hf upload."
-    console.print(ready, soft_wrap=True, highlight=False, markup=False)
+        console.print(note)
+    console.print(f"{dest} is ready: from_pretrained({str(dest)!r}), or hf upload.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Any segmentation dataset, found and read: a name -> its splits, a split's name -> rows, columns -> their names."""
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -73,3 +75,38 @@ def find_columns(
         return found[0]
 
     return choose("image", image_column, IMAGE_COLUMNS), choose("label", label_column, LABEL_COLUMNS)
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Make whatever goes wrong with a row a `DatasetError` that begins with `where`."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
+        raise DatasetError(
+            f"{where} can't be read ({type(error).__name__}: {error}); repair it, or take it out of the dataset."
+        ) from error
+
+
+def numbered_rows(
+    rows: Iterable[Mapping[str, Any]], of: str = "", numbers: Iterable[int] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each row behind what errors call it, such as "Row 3 of 'train'".
+
+    Args:
+        rows: of a dataset or a stream; they are decoded, and may fail, as they are reached.
+        of: what follows the number, such as " of 'train'".
+        numbers: of the rows; 0, 1, 2, ... if left out.
+
+    Raises:
+        `DatasetError`: naming the row that can't be decoded.
+    """
+    iterator = iter(rows)
+    for number in itertools.count() if numbers is None else numbers:
+        with reading(f"Row {number}{of}"):
+            row = next(iterator, None)
+        if row is None:
+            return
+        yield f"Row {number}{of}", row

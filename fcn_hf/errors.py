@@ -21,6 +21,12 @@ UNREACHABLE = (HTTPError, ConnectionError, TimeoutError)
 """What a broken connection is, where a library passes it on as it came."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """What an error says; behind its type where nobody wrote the text for the person who asked."""
+    said = " ".join(str(error).split())
+    return said if said and isinstance(error, ValueError) else f"{type(error).__name__}: {said}".removesuffix(": ")
+
+
 def hub_reason(error: BaseException) -> str:
     """One line on why loading failed: what the Hub or the network said, or else the first line of `error`.
 

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .datasets import DatasetError
-from .errors import UNREACHABLE, FCNError, hub_reason
-from .metrics import ConfusionMatrix
+from .datasets import DatasetError, numbered_rows
+from .errors import UNREACHABLE, FCNError, hub_reason, in_one_line
+from .image_inputs_fcn import reduced_labels
+from .metrics import ConfusionMatrix, distinct_names
 from .prediction import WHOLE_PICTURE, InferenceMode, predict
 
 
@@ -38,6 +39,7 @@ def evaluate_split(
     """The scores of a model on a split, each picture at its own size, from one confusion matrix.
 
     Args:
+        processor: the model's image processor; where it has `do_reduce_labels`, label maps are reduced by 1.
         rows: of a dataset, with PIL pictures.
         columns: names of the image and the label column.
         mode: window, scales and mirroring.
@@ -49,18 +51,23 @@ def evaluate_split(
         `mean_accuracy`, `pixel_accuracy`, `frequency_weighted_iou` and `per_class_iou`, all in 0..1.
 
     Raises:
-        `DatasetError`: naming the row whose label map has another size or ids that the model doesn't know.
+        `DatasetError`: naming the row that can't be read, that the model or its processor can't take, or whose label
+            map has another size or ids that the model doesn't know.
     """
+    arguments = label_arguments(model.config)
     if metrics is None:
-        metrics = [ConfusionMatrix(*label_arguments(model.config))]
+        metrics = [ConfusionMatrix(*arguments)]
+    _, ignore_index, _ = arguments
+    reduces = getattr(processor, "do_reduce_labels", False)
     image_column, label_column = columns
-    for index, row in enumerate(rows):
+    for where, row in numbered_rows(rows):
         try:
             prediction, label = predict(model, processor, row[image_column], mode), np.asarray(row[label_column])
+            label = reduced_labels(label, ignore_index) if reduces else label
             for metric in metrics:
                 metric.update(prediction, label)
-        except ValueError as error:
-            raise DatasetError(f"Row {index}: {error}") from error
+        except Exception as error:  # a model or processor of another kind passes on whatever it meets
+            raise DatasetError(f"{where}: {in_one_line(error)}") from error
     return {name: value for metric in metrics for name, value in metric.compute().items()}
 
 
@@ -122,7 +129,7 @@ class HubMeanIoU:
     """
 
     def __init__(self, num_labels: int, ignore_index: int, label_names: Sequence[str]):
-        self.num_labels, self.ignore_index, self.label_names = num_labels, ignore_index, label_names
+        self.num_labels, self.ignore_index, self.label_names = num_labels, ignore_index, distinct_names(label_names)
         try:
             import evaluate
         except ImportError as error:

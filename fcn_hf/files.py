@@ -6,6 +6,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import FCNError
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the text begins that Git leaves in place of a large file, as long as Git LFS hasn't fetched it."""
+LFS_REMEDY = "is a Git LFS pointer and not the file itself; fetch it with `git lfs pull`."
+
+
+def check_folder(folder: str | Path) -> None:
+    """See, before any work, that a folder is there or can be made, and written in.
+
+    Raises:
+        `FCNError`: if it or one above it is a file, or the nearest one that exists can't be written in.
+    """
+    nearest = next(path for path in (Path(folder), *Path(os.path.abspath(folder)).parents) if path.exists())
+    if not nearest.is_dir():
+        raise FCNError(f"{nearest} is a file, but files are to be written into a folder of that name; name another.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise FCNError(f"{nearest} can't be written in; change its permissions, or name another folder.")
+
+
+def check_file(path: Path) -> None:
+    """See, before any work, that a file can be written at `path`, or replaced there.
+
+    Raises:
+        `FCNError`: if it is a folder, or `check_folder` refuses the one that it is to be in.
+    """
+    if path.is_dir():
+        raise FCNError(f"{path} is a folder, but a file is to be written there; name a file in it.")
+    check_folder(path.parent)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether there is a Git LFS pointer where a file ought to be."""
+    with open(path, "rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
 
 @contextmanager
 def written_aside(folder: str | Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ integer arrays. Every error names the item by its place in the flattened batch a
 import base64
 import math
 import os
+import re
 import urllib.request
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +28,17 @@ EXIF_ORIENTATION = 0x0112
 URL_TIMEOUT = 10.0  # seconds
 KNOWN_TYPES = "a path, a URL, a PIL image, a numpy array or a torch tensor"
 COLOURED_MAP = "but a map holds one class id per pixel, shape (height, width): convert its colours to class ids first"
+
+# How files begin that aren't taken for pictures, or only where Pillow has a reader of that name for them.
+OTHER_FORMATS = {
+    "EPS": rb"%!PS|\xc5\xd0\xd3\xc6",
+    "PDF": rb"%PDF",
+    "SVG": rb"\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<svg",
+    "AVIF": rb".{4}ftypavi[fs]",
+    "HEIF": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    "JPEG XL": rb"\xff\x0a|.{4}JXL ",
+    "Git LFS pointer": rb"version https://git-lfs",
+}
 
 logger = logging.get_logger(__name__)
 
@@ -59,6 +71,7 @@ def open_picture(source: Any, name: str = "the picture", max_pixels: int | None 
     Raises:
         ValueError: there is no such file, it is no picture, damaged, or too large.
     """
+    content = b""
     try:
         image = source
         if not isinstance(source, PIL.Image.Image):
@@ -77,9 +90,14 @@ def open_picture(source: Any, name: str = "the picture", max_pixels: int | None 
         raise ValueError(f"{name} does not exist: check the path") from None
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(f"{name} has too many pixels ({error}): make it smaller") from error
-    except PIL.UnidentifiedImageError as error:
-        raise ValueError(f"{name} is damaged, or no picture in a known format: check the file") from error
     except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
+        format_name = _other_format(content)
+        if format_name:
+            raise ValueError(
+                f"{name} is of the format {format_name}, which isn't supported: save it as PNG or JPEG"
+            ) from error
+        if isinstance(error, PIL.UnidentifiedImageError):
+            raise ValueError(f"{name} is damaged, or no picture in a known format: check the file") from error
         raise ValueError(f"{name} cannot be read ({error}): check the file, it may be damaged or cut short") from error
 
 
@@ -169,12 +187,25 @@ def read_label_maps(
                 f"{size[0]}x{size[1]}: they must be equal"
             )
         if do_reduce_labels:
-            ignored = (label_map == 0) | (label_map == ignore_index)
-            label_map = np.where(ignored, ignore_index, label_map.astype(np.int64) - 1)
+            label_map = reduced_labels(label_map, ignore_index)
             name = f"{name}, reduced by 1,"
         _check_labels(label_map, name, num_labels, ignore_index)
         label_maps.append(label_map)
     return label_maps
+
+
+def _other_format(content: bytes) -> str | None:
+    """The name of a format that is known but not read here."""
+    start = content[:1024]
+    found = next((name for name, pattern in OTHER_FORMATS.items() if re.match(pattern, start, re.DOTALL)), None)
+    # Pillow knows EPS, but leaves it to a program that may not be installed.
+    return found if found == "EPS" or found not in PIL.Image.OPEN else None
+
+
+def reduced_labels(label_map: np.ndarray, ignore_index: int) -> np.ndarray:
+    """Labels less 1, int64, where 0 becomes `ignore_index` and `ignore_index` stays."""
+    ignored = (label_map == 0) | (label_map == ignore_index)
+    return np.where(ignored, ignore_index, label_map.astype(np.int64) - 1)
 
 
 def _read_bytes(source: str | os.PathLike) -> bytes:

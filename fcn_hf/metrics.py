@@ -4,10 +4,20 @@ Scores of a split come from the counts of all its pictures together, never from 
 memory needed doesn't grow with the split, and the counts of several processes add up.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
+
+
+def distinct_names(names: Iterable[str]) -> list[str]:
+    """Names of classes by which each can be found: one that several have is followed by the class's id."""
+    distinct = list(names)
+    while len(set(distinct)) < len(distinct):
+        counts = Counter(distinct)
+        distinct = [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(distinct)]
+    return distinct
 
 
 class _Counts:
@@ -16,7 +26,7 @@ class _Counts:
     def __init__(self, num_labels: int, ignore_index: int, label_names: Sequence[str] | None, columns: int):
         self.num_labels = num_labels
         self.ignore_index = ignore_index
-        self.label_names = list(label_names or map(str, range(num_labels)))
+        self.label_names = distinct_names(label_names or map(str, range(num_labels)))
         self.counts = np.zeros((num_labels, columns), dtype=np.int64)
 
     def merge(self, other: Self) -> None:
@@ -81,7 +91,8 @@ class ConfusionMatrix(_Counts):
     Args:
         num_labels (`int`): number of classes C.
         ignore_index (`int`): label of the pixels that count nowhere.
-        label_names (`Sequence[str]`, *optional*): names for `per_class_iou`; the ids as text without them.
+        label_names (`Sequence[str]`, *optional*): names for `per_class_iou`; the ids as text without them. A name that
+            several classes have is followed by their ids there.
 
     Attributes:
         counts (`np.ndarray` of int64, shape `(C, C)`): rows are true classes, columns predicted ones.

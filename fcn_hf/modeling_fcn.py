@@ -117,7 +117,7 @@ class FCNModel(FCNPreTrainedModel):
             pool5 of VGG) and the `last_hidden_state`. Several streams have their channels behind one another.
 
         Raises:
-            `ValueError`: if `pixel_values` have another shape.
+            `ValueError`: if `pixel_values` have another shape, or too few pixels to train batch normalisation with.
         """
         channels = self.config.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
@@ -130,7 +130,16 @@ class FCNModel(FCNPreTrainedModel):
         if checkpointing and not pixel_values.requires_grad:
             # Reentrant checkpointing leaves layers without gradients whose input asks for none.
             pixel_values = pixel_values.detach().requires_grad_()
-        maps = self.trunk(pixel_values)
+        try:
+            maps = self.trunk(pixel_values)
+        except ValueError as error:
+            # How far a trunk reduces a picture before its normalisation is known to the trunk alone.
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} become a single position, of which batch "
+                "normalisation can't learn; train with larger batches or crops, or with normalisation in eval mode."
+            ) from error
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return BaseModelOutputWithNoAttention(
@@ -231,6 +240,11 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
                 f"labels have shape {tuple(labels.shape)}; expected (batch, height, width) = "
                 f"{(logits.shape[0], *logits.shape[-2:])}, one class id for each pixel of pixel_values."
             )
+        if logits.shape[1] < 2:
+            raise ValueError("num_labels is 1, whose only class is always right; name two or more, as in id2label.")
+        if labels.is_floating_point():
+            raise ValueError(f"labels have dtype {labels.dtype}; expected integers, one class id for each pixel.")
+        labels = labels.long()
         labelled = labels != config.semantic_loss_ignore_index
         # On a GPU a label out of range ends in a device assertion that names nothing, hence the look beforehand.
         if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
@@ -266,7 +280,7 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(B, num_channels, H, W)`): normalised pictures, any H and W from 1.
-            labels (`torch.LongTensor` of shape `(B, H, W)`, or a dict of them by task, *optional*): class ids in
+            labels (integer `torch.Tensor` of shape `(B, H, W)`, or a dict of them by task, *optional*): class ids in
                 0..num_labels-1, or `config.semantic_loss_ignore_index` where a pixel has no label.
             output_hidden_states (`bool`, *optional*): whether to return the feature maps and fc7 as `hidden_states`,
                 as `FCNModel` does.
@@ -278,7 +292,8 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
             there are none), summed over the tasks, if `labels` were given.
 
         Raises:
-            `ValueError`: if `pixel_values` or `labels` have another shape, or a label is out of range.
+            `ValueError`: if `pixel_values` or `labels` have another shape, labels aren't integers or out of range, or
+                there is only one class to be learned.
         """
         maps = self.fcn(pixel_values, output_hidden_states=True).hidden_states
         answers = {task: head(maps, pixel_values.shape[-2:]) for task, head in self.heads.items()}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from .errors import UNREACHABLE, FCNError, hub_reason
+from .errors import FCNError, hub_reason
+from .files import LFS_REMEDY, is_lfs_pointer
 from .image_inputs_fcn import open_picture
 
 
@@ -59,15 +61,28 @@ def load_model(name: str) -> tuple[Any, Any]:
         name: model folder or Hub id.
 
     Raises:
-        `FCNError`: if there is no such model, or it isn't one for semantic segmentation.
+        `FCNError`: if there is no such model, it isn't one for semantic segmentation, its files can't be read, or its
+            weights aren't all finite.
+        `ImportError`: if it needs a library that isn't installed.
     """
     try:
         model = AutoModelForSemanticSegmentation.from_pretrained(name).eval()
         # The layout that convolutions on CPUs are fastest in.
         model = model.to(memory_format=torch.channels_last)
-        return model, AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError, KeyError, *UNREACHABLE) as error:
-        raise FCNError(f"No model could be loaded from {name!r}: {hub_reason(error)}") from error
+        processor = AutoImageProcessor.from_pretrained(name)
+    except ImportError:
+        raise
+    except Exception as error:  # transformers passes on whatever the readers of its files meet
+        pointers = [path.name for path in Path(name).glob("*.*") if path.is_file() and is_lfs_pointer(path)]
+        reason = f"{pointers[0]} {LFS_REMEDY}" if pointers else hub_reason(error)
+        raise FCNError(f"No model could be loaded from {name!r}: {reason}") from error
+    for tensor_name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise FCNError(
+                f"The weights {tensor_name} of {name!r} aren't all finite, so that its masks would mean nothing; its "
+                "training has diverged or its file is damaged."
+            )
+    return model, processor
 
 
 @contextmanager

@@ -166,6 +166,10 @@ def read_dataset(arguments: DataArguments, ignore_index: int, quiet: bool = Fals
     label_ids = arguments.label_ids(ignore_index)
     named = {arguments.train_split: rows, arguments.eval_split: evaluation}
     id2label, counts = scan_dataset(arguments, named, columns, label_ids, quiet)
+    if len(id2label) < 2:
+        raise DatasetError(
+            f"{arguments.dataset_name!r} has one class, {id2label[0]!r}; there is nothing to tell apart."
+        )
     return ScannedDataset(rows, ScoredRows(evaluation, columns, label_ids, arguments.eval_split), id2label, counts)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import LFS_REMEDY, is_lfs_pointer
 from .caffe import convert_caffe
 from .caffe_file import CaffeFileError
 from .classifiers import convert_classifier, from_classifier, load_classifier
@@ -52,6 +53,8 @@ def convert(
     path = Path(source)
     if path.is_dir():
         raise ConversionError(f"{source} is a folder; expected a file, the name of a classifier, or a Hub id.")
+    if path.is_file() and is_lfs_pointer(path):
+        raise ConversionError(f"{source} {LFS_REMEDY}")
     if path.is_file() and not is_torch_file(path):
         return convert_caffe(path, **only("a Caffe file", "inputs"))
     if not path.is_file() and path.suffix in (".caffemodel", ".pth", ".pt", ".safetensors"):

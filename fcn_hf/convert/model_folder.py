@@ -15,7 +15,7 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from ..configuration_fcn import FCNConfig
 from ..errors import FCNError
-from ..files import written_aside
+from ..files import check_folder, written_aside
 from ..image_processing_fcn import FCNImageProcessor
 from ..model_card import model_card
 from ..modeling_fcn import FCNForSemanticSegmentation
@@ -116,10 +116,12 @@ def check_destination(folder: str | Path) -> Path:
 
     Raises:
         `ConversionError`: if something is there.
+        `FCNError`: if a folder can't be made there.
     """
     folder = Path(os.path.abspath(folder))
     if folder.is_file() or folder.is_symlink() or (folder.is_dir() and any(folder.iterdir())):
         raise ConversionError(f"{folder} already exists and is left as it is; name a new folder, or remove it first.")
+    check_folder(folder.parent)
     return folder
 
 

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -13,12 +14,20 @@ from .model_folder import ConversionError
 
 # Where training scripts keep the weights in a checkpoint: torchfcn, torchvision, Lightning.
 NESTED = ("model_state_dict", "model", "state_dict")
+# What the numbers of NumPy in a checkpoint, such as the best score so far, are made of: nothing that runs code. The
+# function is in another module from NumPy 2 on.
+NUMPY_NUMBERS = [
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bhilqBHILQefd"),
+    *((np.float64(0).__reduce__()[0], f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
+]
 
 
 def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
     """The tensors of a `.pth` or `.safetensors` file, and the name of the net's class where a checkpoint has one.
 
-    Nothing in the file is executed (`weights_only=True`), and tensors stay on disk until they are read.
+    Nothing in the file is executed (`weights_only=True`), and tensors stay on disk until they are read. Numbers of
+    NumPy beside them are let through.
 
     Raises:
         `ConversionError`: if the file isn't there, isn't whole, or holds no state dict.
@@ -33,7 +42,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
         else:
             # Files of the time before zip archives can't be mapped into memory.
             mmap = zipfile.is_zipfile(path)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_NUMBERS):
                 # Of a pickle that torch didn't write; what matters about it is said below.
                 warnings.simplefilter("ignore")
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

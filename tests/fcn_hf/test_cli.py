@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor, predict
+from fcn_hf.prediction import InferenceMode
 from tests.helpers import REFUSED_PICTURES, picture_modes, run, save_tiny
 
 
@@ -19,18 +20,22 @@ def model_folder(tmp_path):
     return save_tiny(tmp_path / "model")
 
 
-@pytest.fixture
-def dataset_folder(tmp_path):
-    """Three pictures of three sizes with random labels of five classes."""
+def save_dataset(folder, ids=range(5)):
+    """Three pictures of three sizes with random labels, as the only split of a dataset's folder."""
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 256, (30 + i, 40, 3), dtype=np.uint8) for i in range(3)]
-    labels = [generator.integers(0, 5, (30 + i, 40), dtype=np.uint8) for i in range(3)]
+    labels = [generator.choice(np.array(ids, dtype=np.uint8), (30 + i, 40)) for i in range(3)]
     rows = {"image": [Image.fromarray(p) for p in pictures], "label": [Image.fromarray(label) for label in labels]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
-    folder = tmp_path / "data"
     folder.mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "validation.parquet")
     return folder
+
+
+@pytest.fixture
+def dataset_folder(tmp_path):
+    """A dataset with five classes."""
+    return save_dataset(tmp_path / "data")
 
 
 def test_segment_writes_class_ids_with_a_palette(model_folder, tmp_path):
@@ -90,6 +95,88 @@ def test_segment_never_overwrites_its_input_or_its_own_output(model_folder, tmp_
     assert result.exit_code == 1 and "would both become" in result.stderr
 
 
+def test_segment_overwrites_only_what_it_wrote_unless_told_to(model_folder, tmp_path):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "cat.jpg")
+    Image.new("RGB", (9, 9), "blue").save(tmp_path / "cat.png")
+    before = (tmp_path / "cat.png").read_bytes()
+    arguments = ("segment", tmp_path / "cat.jpg", "--model", model_folder, "--out", tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1 and "cat.png is there and no mask that fcn-hf segment wrote" in result.stderr
+    assert "--overwrite" in result.stderr and (tmp_path / "cat.png").read_bytes() == before
+    assert run(*arguments, "--overwrite").exit_code == 0 and Image.open(tmp_path / "cat.png").size == (20, 20)
+    assert run(*arguments).exit_code == 0, "a mask of its own is written anew"
+    (tmp_path / "cat.png").write_text("no picture")
+    assert run(*arguments).exit_code == 1 and (tmp_path / "cat.png").read_text() == "no picture"
+
+
+def test_segment_tries_each_picture_whatever_a_processor_or_model_makes_of_it(model_folder, tmp_path, monkeypatch):
+    errors = {"a": TypeError("no 4-band\npictures"), "b": torch.OutOfMemoryError("out of memory"), "c": KeyError("x")}
+
+    def predict_but_some(model, processor, path, mode):
+        if path.stem in errors:
+            raise errors[path.stem]
+        return np.zeros((20, 20), dtype=np.int64)
+
+    monkeypatch.setattr("fcn_hf.cli.predict", predict_but_some)
+    result = run("segment", *(f"{name}.jpg" for name in "abcd"), "--model", model_folder, "--out", tmp_path / "out")
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert [line for line in result.stderr.splitlines() if line.strip()][-4:] == [
+        "a.jpg: TypeError: no 4-band pictures",
+        "b.jpg: OutOfMemoryError: out of memory",
+        "c.jpg: KeyError: 'x'",
+        "3 of 4 pictures have no mask.",
+    ]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["d.png"]
+
+
+def test_segment_looks_at_pictures_as_it_is_told(model_folder, tmp_path):
+    Image.effect_noise((40, 56), 90).convert("RGB").save(tmp_path / "street.png")
+    options = ("--window", "30x36", "--overlap", "0.25", "--scales", "0.75,1", "--mirror")
+    run("segment", tmp_path / "street.png", "--model", model_folder, "--out", tmp_path / "out", *options)
+    model = FCNForSemanticSegmentation.from_pretrained(model_folder).eval()
+    mode = InferenceMode((30, 36), 0.25, (0.75, 1.0), True)
+    expected = predict(model, FCNImageProcessor(num_labels=5), tmp_path / "street.png", mode)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "street.png")), expected)
+    result = run("segment", tmp_path / "street.png", "--model", model_folder, "--out", tmp_path / "no", "--scales", "0")
+    assert result.exit_code == 1 and "scales are (0.0,)" in result.stderr
+
+
+def test_places_that_cannot_be_written_to_are_found_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "folder").mkdir()
+    for arguments, message in [
+        (("segment", "a.jpg", "--model", "m", "--out", tmp_path / "file"), "file is a file"),
+        (("segment", "a.jpg", "--model", "m", "--out", tmp_path / "file" / "below"), "file is a file"),
+        (("evaluate", "--model", "m", "--dataset", "d", "--json", tmp_path / "file" / "a.json"), "file is a file"),
+        (("evaluate", "--model", "m", "--dataset", "d", "--per-image", tmp_path / "folder"), "folder is a folder"),
+        (("evaluate", "--model", "m", "--dataset", "d", "--json", "s", "--per-image", "s"), "name one file more than"),
+        (("convert", "vgg16", tmp_path / "file" / "model"), "file is a file"),
+    ]:
+        result = run(*arguments)
+        assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+        assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+NAMES = ["road [/paved]", "[red]sky", "road", ":car:", "road"]
+
+
+def test_names_of_classes_are_text_and_each_class_keeps_its_scores(dataset_folder, tmp_path):
+    save_tiny(tmp_path / "[bold]m[/x]", id2label=dict(enumerate(NAMES)))
+    model = ("--model", tmp_path / "[bold]m[/x]")
+    result = run("evaluate", *model, "--dataset", dataset_folder, "--json", tmp_path / "s.json", "--boundary")
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "s.json").read_text())
+    expected = [*NAMES[:2], "road (2)", NAMES[3], "road (4)"]
+    assert list(scores["per_class_iou"]) == list(scores["per_class_boundary_f1"]) == expected
+    assert all(f"IoU of {name} " in result.stdout for name in expected)
+    Image.effect_noise((41, 29), 90).convert("RGB").save(tmp_path / "[u]a.jpg")
+    result = run("segment", tmp_path / "[u]a.jpg", *model, "--out", tmp_path / "out")
+    shares = result.stdout.partition("[u]a.png: ")[2]
+    assert result.exit_code == 0 and {part.rpartition(" ")[0] for part in shares.strip().split(", ")} <= set(expected)
+    result = run("segment", tmp_path / "[/none].jpg", *model, "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "[/none].jpg: the picture does not exist" in result.stderr
+
+
 def test_evaluate_writes_scores_in_0_to_1(model_folder, dataset_folder, tmp_path):
     result = run("evaluate", "--model", model_folder, "--dataset", dataset_folder, "--json", tmp_path / "scores.json")
     assert result.exit_code == 0, result.output
@@ -136,6 +223,51 @@ def test_evaluate_names_the_row_with_an_unknown_label(dataset_folder, tmp_path):
     assert result.exit_code == 1 and "Row 0: label 4 is outside 0..3" in result.stderr
 
 
+def test_evaluate_names_the_row_that_cannot_be_read(model_folder, dataset_folder):
+    file = dataset_folder / "validation.parquet"
+    rows = datasets.Dataset.from_parquet(str(file)).cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[1]["image"]["bytes"] = rows[1]["image"]["bytes"][:900]
+    datasets.Dataset.from_list(
+        rows, features=datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    ).to_parquet(file)
+    result = run("evaluate", "--model", model_folder, "--dataset", dataset_folder)
+    assert result.exit_code == 1 and "Row 1 can't be read (OSError: " in result.stderr.splitlines()[-1]
+
+
+def test_evaluate_heeds_a_processor_that_reduces_labels(model_folder, tmp_path):
+    plain, counted_from_1 = (save_dataset(tmp_path / name, ids) for name, ids in (("0", range(4)), ("1", range(1, 5))))
+    run("evaluate", "--model", model_folder, "--dataset", plain, "--json", tmp_path / "plain.json")
+    FCNImageProcessor(num_labels=5, do_reduce_labels=True).save_pretrained(model_folder)
+    run("evaluate", "--model", model_folder, "--dataset", counted_from_1, "--json", tmp_path / "reduced.json")
+    assert (tmp_path / "reduced.json").read_text() == (tmp_path / "plain.json").read_text()
+
+
+def test_evaluate_warns_where_an_ignored_id_may_be_a_class(tmp_path):
+    save_tiny(tmp_path / "two", num_labels=2)
+    for name, ids, warns in [("0", (0, 255), True), ("1", (0, 1), False)]:
+        result = run("evaluate", "--model", tmp_path / "two", "--dataset", save_dataset(tmp_path / name, ids))
+        assert result.exit_code == 0 and ("show one class or none" in result.stderr) is warns
+
+
+@pytest.mark.parametrize("command", ["segment", "evaluate"])
+def test_weights_that_are_not_there_or_not_finite_are_refused(command, tiny, dataset_folder, tmp_path):
+    model = tiny()
+    FCNImageProcessor(num_labels=5).save_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        model.heads["semantic"].score_fr.bias[1] = float("nan")
+    model.save_pretrained(tmp_path / "model")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
+    rest = {"segment": (tmp_path / "a.jpg", "--out", tmp_path / "out"), "evaluate": ("--dataset", dataset_folder)}
+    result = run(command, "--model", tmp_path / "model", *rest[command])
+    assert result.exit_code == 1 and "heads.semantic.score_fr.bias" in result.stderr and "finite" in result.stderr
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for content, message in [(pointer, "model.safetensors is a Git LFS pointer"), ("x" * 99, "No model could be load")]:
+        (tmp_path / "model" / "model.safetensors").write_text(content)
+        result = run(command, "--model", tmp_path / "model", *rest[command])
+        assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+        assert message in result.stderr.splitlines()[-1]
+
+
 def test_evaluate_gives_every_further_score_and_file_when_asked(model_folder, dataset_folder, tmp_path):
     pytest.importorskip("matplotlib")
     plain, more = tmp_path / "plain.json", tmp_path / "more.json"
@@ -160,7 +292,6 @@ def test_evaluate_gives_every_further_score_and_file_when_asked(model_folder, da
 def test_evaluate_looks_at_pictures_as_it_is_told(model_folder, dataset_folder, tmp_path):
     from fcn_hf.datasets import load_splits
     from fcn_hf.evaluation import evaluate_split
-    from fcn_hf.prediction import InferenceMode
 
     options = ("--window", "30x36", "--overlap", "0.25", "--scales", "0.75,1", "--mirror")
     run("evaluate", "--model", model_folder, "--dataset", dataset_folder, "--json", tmp_path / "s.json", *options)

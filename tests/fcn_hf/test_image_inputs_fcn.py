@@ -61,3 +61,26 @@ def test_a_path_object_is_always_a_file(tmp_path, monkeypatch):
     for address in ("http://127.0.0.1:1/a.png", "data:image/png;base64,AAAA"):
         with pytest.raises(ValueError, match="does not exist"):
             open_picture(tmp_path.joinpath(address))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIF"),
+        (b"\xff\x0a\xfa\x7f", "JPEG XL"),
+        (b'<?xml version="1.0"?>\n<svg width="9" height="9"></svg>', "SVG"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    ],
+)
+def test_a_format_that_is_not_read_is_called_by_its_name(tmp_path, monkeypatch, content, name):
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", False)
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=f"the picture is of the format {name}, which isn't supported"):
+        open_picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="damaged"):
+        (tmp_path / "a.png").write_bytes(b"\x89PNG" + content)
+        open_picture(tmp_path / "a.png")

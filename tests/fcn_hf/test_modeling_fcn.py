@@ -150,6 +150,31 @@ def test_float_dtypes_take_float32_pictures(tiny, dtype):
     assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_may_be_integers_of_any_width(tiny, dtype):
+    model, pixel_values = tiny(), torch.randn(1, 3, 9, 9)
+    labels = torch.randint(0, 5, (1, 9, 9))
+    labels[0, 0, 0] = 255
+    assert model(pixel_values, labels=labels.to(dtype)).loss == model(pixel_values, labels=labels).loss
+    with pytest.raises(ValueError, match="dtype torch.float32; expected integers"):
+        model(pixel_values, labels=labels.float())
+
+
+def test_a_single_position_is_too_little_for_batch_normalisation_to_learn_of(tiny):
+    model, pixel_values = tiny(use_batch_norm=True), torch.randn(2, 3, 20, 20)
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 20, 20\) become a single position.*larger batches or crops"):
+        model.train()(pixel_values[:1])
+    assert model.train()(pixel_values).logits.isfinite().all()
+    assert model.eval()(pixel_values[:1]).logits.isfinite().all()
+
+
+def test_one_class_is_nothing_to_learn(tiny):
+    model, pixel_values = tiny(num_labels=1), torch.randn(1, 3, 9, 9)
+    assert model(pixel_values).logits.shape[1] == 1
+    with pytest.raises(ValueError, match="num_labels is 1, whose only class is always right"):
+        model(pixel_values, labels=torch.zeros(1, 9, 9, dtype=torch.int64))
+
+
 def test_loss_is_the_mean_over_labelled_pixels(tiny):
     model = tiny()
     pixel_values, labels = torch.randn(2, 3, 20, 30), torch.randint(0, 5, (2, 20, 30))

@@ -24,7 +24,7 @@ from training.augmentation import AugmentationArguments, training_augmentation
 from training.data import DataArguments, ScoredRows
 from training.examples import SegmentationDataset, SegmentationStream
 from training.labels import LabelIds, find_id2label
-from training.scan import scan_dataset, scan_split
+from training.scan import read_dataset, scan_dataset, scan_split
 from training.streets import streets_dataset
 from training.train import main
 
@@ -243,6 +243,12 @@ def test_the_scan_says_what_it_understood(tmp_path, capsys):
     assert f"{share:.2%}" in text
     scan_dataset(arguments, {"train": rows_of(drawn(2, (0, 255)))}, COLUMNS, LabelIds())
     assert "shows one class only, 'class 0'" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_dataset_of_one_class_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "data", ids=(0, 255))
+    with pytest.raises(DatasetError, match="has one class, 'class 0'; nothing is to be learned"):
+        read_dataset(DataArguments(str(folder)), 255, quiet=True)
 
 
 def test_the_scan_reads_rows_from_the_whole_of_a_split_and_names_them_rightly():

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from fcn_hf.convert import convert, write_model_folder
+from fcn_hf.convert.state_dicts import read_state_dict
 from tests.fcn_hf.convert.torchfcn_nets import STRIDES, TorchFCN
 from tests.helpers import assert_refused, run
 
@@ -38,6 +39,19 @@ def test_pictures_get_the_answer_that_torchfcn_gives(tmp_path, name):
         assert answer.shape == expected.shape == (1, 21, height, width)
         assert expected.abs().max() > 0.1
         assert (answer - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("module", [b"numpy.core", b"numpy._core"])
+def test_a_checkpoint_may_hold_numbers_of_numpy(tmp_path, module):
+    state = TorchFCN("FCN32s").state_dict()
+    numbers = {"best_mean_iu": np.float64(0.5), "epoch": np.int64(3), "done": np.bool_(True), "lr": np.float32(1e-5)}
+    content = {"arch": "FCN32s", "model_state_dict": state, **numbers}
+    # Without a zip archive's checksums, what another version of NumPy would have written can be put in.
+    path = save(tmp_path, "FCN32s", content, _use_new_zipfile_serialization=False)
+    path.write_bytes(re.sub(rb"cnumpy\._?core", b"c" + module, path.read_bytes()))
+    assert b"c" + module + b".multiarray" in path.read_bytes()
+    tensors, architecture = read_state_dict(path)
+    assert architecture == "FCN32s" and tensors.keys() == state.keys()
 
 
 @pytest.mark.parametrize("name", STRIDES)
@@ -230,3 +244,10 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
 @pytest.mark.parametrize("name", ["a.pth", "b.safetensors", "c.caffemodel"])
 def test_a_file_that_is_not_there_is_named(tmp_path, name):
     assert_refused(tmp_path, [tmp_path / name], f"{name} does not exist; check the path")
+
+
+def test_a_git_lfs_pointer_is_called_one(tmp_path):
+    for name in ("fcn32s.pth", "fcn32s.safetensors", "fcn8s.caffemodel"):
+        path = tmp_path / name
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        assert_refused(tmp_path, [path], "is a Git LFS pointer")
