@@ -16,6 +16,7 @@ from fcn_hf.palettes import class_colours, label_picture, overlay
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, read_picture
+from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited
 
 PAGE = Path(__file__).parent / "page"
 
@@ -25,7 +26,6 @@ API_OPACITY = DEFAULT_OPACITY / 100
 MAX_WAITING = 20
 """Requests that may wait: about as many as are served within a minute. The next one is told that the queue is full."""
 
-MAX_UPLOAD = "30mb"
 KEPT_SECONDS = 3600
 """Age at which uploaded files and results of the API are deleted."""
 
@@ -83,6 +83,13 @@ class Handlers:
             return gallery, paths[0], gr.skip()
         return gallery, gr.skip(), self.show_upload(name, upload)
 
+    def example(self, name: str, index: int) -> str:
+        """The path of one of a kind's examples."""
+        try:
+            return str(self.kinds[name].examples.paths[index])
+        except (TypeError, IndexError):
+            raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False) from None
+
     def is_example(self, path: str) -> bool:
         try:
             picture = read_picture(path)
@@ -97,12 +104,12 @@ class Handlers:
         model, seconds, parameters, share of each class (0..1) and mean IoU (0..1; null unless the picture is an
         example).
         """
-        if image is None or not image["path"]:
-            raise gr.Error("Please send a picture: handle_file(path or URL).")
+        if image is None:
+            raise gr.Error(NOT_UPLOADED, print_exception=False)
         try:
             result = compare(self.kinds[name], image["path"])
         except PictureError as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
         segmenters, colours = self.kinds[name].segmenters, self.colours[name]
         named = list(zip(segmenters, result.results, strict=True))
         overlays = [(overlay(result.picture, r.mask, colours, API_OPACITY), s.name) for s, r in named]
@@ -137,7 +144,7 @@ def build() -> gr.Blocks:
     first = paths[0] if paths else None
     choices = [(kind.title, kind.name) for kind in kinds]
 
-    with gr.Blocks(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+    with UploadsOnly(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         gr.HTML(_text("header.html"), apply_default_css=False)
         kind = gr.Radio(
             choices,
@@ -188,7 +195,7 @@ def build() -> gr.Blocks:
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
         picture.change(
-            handlers.show_upload,
+            limited(handlers.show_upload),
             [kind, picture],
             results,
             preprocess=False,
@@ -198,7 +205,7 @@ def build() -> gr.Blocks:
             **networks,
         )
         kind.change(
-            handlers.choose,
+            limited(handlers.choose),
             [kind, picture],
             [gallery, picture, results],
             preprocess=False,
@@ -207,7 +214,7 @@ def build() -> gr.Blocks:
             **networks,
         )
         gallery.click(
-            lambda name, index: str(handlers.kinds[name].examples.paths[index]),
+            handlers.example,
             [kind, gallery],
             picture,
             queue=False,
@@ -217,7 +224,7 @@ def build() -> gr.Blocks:
 
         with gr.Group(visible=False):
             gr.Button().click(
-                handlers.answer,
+                limited(handlers.answer),
                 [
                     gr.Image(label="image", type="filepath"),
                     gr.Radio(choices, value=kinds[0].name, label="kind"),
@@ -231,6 +238,7 @@ def build() -> gr.Blocks:
                 api_name="compare",
                 **networks,
             )
+    page.hide_private_events()
     return page.queue(max_size=MAX_WAITING)
 
 
@@ -243,7 +251,7 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
         "css": _text("page.css") + _text("explanation.css"),
         "head": f"<script>{_text('page.js')}</script>",
         "footer_links": [],
-        "max_file_size": MAX_UPLOAD,
+        "max_file_size": MAX_UPLOAD_BYTES,
         "ssr_mode": False,
         "share": False,
     }

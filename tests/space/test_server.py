@@ -1,17 +1,25 @@
 """`python app.py` in a process of its own, asked through `gradio_client`."""
 
+import asyncio
+import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gradio as gr
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from space import uploads
 from space.inference import load_segmenters
 from space.pictures import EXAMPLES, read_picture
 
@@ -66,7 +74,7 @@ def test_concurrent_requests_do_not_meet(server, client, noise_picture, model_fo
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(b"text", "not a picture"), (b"", "not a picture"), (None, "damaged")], ids=str
+    ("content", "sentence"), [(b"text", "no picture in a known format"), (b"", "it is empty"), (None, "damaged")], ids=str
 )
 def test_bad_upload_is_explained_and_the_next_one_works(client, tmp_path, content, sentence):
     path = tmp_path / "bad.png"
@@ -86,6 +94,89 @@ def test_no_picture_is_explained(client):
 def test_a_file_of_the_server_is_not_given_out(client):
     with pytest.raises(AppError):
         client.predict({"path": str(ROOT / "app.py"), "meta": {"_type": "gradio.FileData"}}, api_name="/compare")
+
+
+def call(server, event, data, seconds=60):
+    """What a bare request is answered: the kind of the last message, "complete" or "error", and its data."""
+    with httpx.Client(base_url=server, timeout=seconds) as http:
+        started = http.post(f"/gradio_api/call/{event}", json={"data": data})
+        if started.status_code != 200:
+            return "refused", started.text
+        deadline, kind = time.monotonic() + seconds, None
+        with http.stream("GET", f"/gradio_api/call/{event}/{started.json()['event_id']}") as messages:
+            for line in messages.iter_lines():
+                kind = line.removeprefix("event: ") if line.startswith("event: ") else kind
+                if line.startswith("data: ") and kind in ("complete", "error"):
+                    return kind, json.loads(line.removeprefix("data: "))
+                assert time.monotonic() < deadline, "only heartbeats"
+
+
+def send(server, path):
+    """Upload a file; its path at the server."""
+    return httpx.post(f"{server}/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()[0]
+
+
+META = {"_type": "gradio.FileData"}
+STREET = EXAMPLES / "street" / "street-1.png"
+DATA_URL = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize("extra", [{}, {"meta": META}, {"is_stream": True, "meta": META}, {"url": DATA_URL}], ids=str)
+def test_only_what_was_uploaded_is_opened(server, tmp_path, extra):
+    folder = Path(send(server, STREET)).parent
+    os.mkfifo(fifo := tmp_path / "fifo")
+    link = folder / "link.png"
+    link.symlink_to(STREET)
+    foreign = [STREET, ROOT / "app.py", tmp_path / "nowhere.png", fifo, folder, link, "/proc/self/fd/1", "\0", ""]
+    foreign += [folder / ".." / ".." / "nowhere.png", f"{folder}/../../../{STREET}", "https://example.com/a.png", DATA_URL]
+    os.mkfifo(folder / "fifo.png")
+    foreign.append(folder / "fifo.png")
+    answers = {json.dumps(call(server, "compare", [{"path": str(path), **extra}])) for path in foreign}
+    assert len(answers) == 1
+    kind, content = json.loads(answers.pop())
+    assert kind == "error" and content["error"].startswith("Please send a picture")
+
+
+def test_what_was_uploaded_is_opened_whatever_else_is_said_of_it(server):
+    path = send(server, STREET)
+    for extra in ({}, {"meta": META}, {"url": "https://example.com/a.png", "meta": META}, {"orig_name": "/etc/passwd"}):
+        kind, data = call(server, "compare", [{"path": path, **extra}])
+        assert kind == "complete" and data[2][0]["mean_iou"] is not None
+
+
+@pytest.mark.parametrize("data", [["text"], [[1, 2]], [], [None], [1], [{}], [{"path": None}], [{"path": [1]}]], ids=str)
+def test_a_malformed_call_is_answered_with_a_sentence(server, data):
+    kind, content = call(server, "compare", data)
+    assert kind == "error" and content["error"].startswith("Please send a picture")
+
+
+@pytest.mark.parametrize("name", ["nowhere", 3, ["street"], {"a": 1}], ids=str)
+def test_an_unknown_kind_is_answered_with_a_sentence(server, name):
+    kind, content = call(server, "compare", [{"path": send(server, STREET)}, name])
+    assert kind == "error" and content["error"].startswith("There is no kind of picture")
+
+
+def test_private_events_have_no_name_to_call_them_by(server):
+    events = httpx.get(f"{server}/config").json()["dependencies"]
+    assert [event["api_name"] for event in events if event["api_name"]] == ["compare"]
+    for name in ("show_upload", "choose", "lambda", "example", "js_fn", "None", "null"):
+        assert call(server, name, [None, None])[0] == "refused"
+
+
+def test_a_request_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_SECONDS", 0.1)
+    stopped = threading.Event()
+    with pytest.raises(gr.Error, match="took longer"):
+        asyncio.run(asyncio.wait_for(given_up(stopped), 10))
+
+
+async def given_up(stopped):
+    task = asyncio.ensure_future(uploads.limited(lambda: stopped.wait(30))())
+    try:
+        await asyncio.wait([task])
+    finally:
+        stopped.set()
+    return await task
 
 
 def test_missing_model_ends_with_one_clear_line():
