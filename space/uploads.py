@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import anyio
 import gradio as gr
 from gradio.utils import get_upload_folder
+
+from fcn_hf.errors import FCNError
 
 MAX_UPLOAD_BYTES = 30 * 1024**2
 
@@ -27,6 +30,10 @@ NOT_UPLOADED = (
 """One sentence for all of it: whether a file that isn't a visitor's exists is not to be told from the answer."""
 
 TOO_LONG = f"This picture took longer than {MAX_SECONDS} seconds and was given up: please send a smaller one."
+
+
+class AddressError(FCNError):
+    """The page can't be served where it should be."""
 
 
 class UploadsOnly(gr.Blocks):
@@ -81,11 +88,18 @@ def limited(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     return run
 
 
-def own_folder(port: int) -> Path:
-    """An empty folder for the uploads to the page at this port, of which a killed process leaves nothing to the next.
+def own_folder(host: str, port: int) -> Path:
+    """An empty folder for the uploads to the page at this port: what a killed process left in it is gone.
 
-    Gradio takes it from `GRADIO_TEMP_DIR` as soon as the first component is made.
+    Gradio takes it from `GRADIO_TEMP_DIR` when the first component is made.
+
+    Raises:
+        AddressError: something is served at this port already, perhaps a page whose uploads are there.
     """
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise AddressError(f"The page can't be served at {host}:{port} ({error.strerror}): set PORT.") from error
     folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / f"fcn-hf-page-{port}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)

@@ -19,9 +19,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from space import uploads
-from space.inference import load_segmenters
+from space import ui, uploads
+from space.inference import Segmentation, Segmenter, load_segmenters
 from space.pictures import EXAMPLES, read_picture
+from tests.helpers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,7 +75,9 @@ def test_concurrent_requests_do_not_meet(server, client, noise_picture, model_fo
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(b"text", "no picture in a known format"), (b"", "it is empty"), (None, "damaged")], ids=str
+    ("content", "sentence"),
+    [(b"text", "no picture in a known format"), (b"", "it is empty"), (None, "damaged")],
+    ids=str,
 )
 def test_bad_upload_is_explained_and_the_next_one_works(client, tmp_path, content, sentence):
     path = tmp_path / "bad.png"
@@ -128,7 +131,12 @@ def test_only_what_was_uploaded_is_opened(server, tmp_path, extra):
     link = folder / "link.png"
     link.symlink_to(STREET)
     foreign = [STREET, ROOT / "app.py", tmp_path / "nowhere.png", fifo, folder, link, "/proc/self/fd/1", "\0", ""]
-    foreign += [folder / ".." / ".." / "nowhere.png", f"{folder}/../../../{STREET}", "https://example.com/a.png", DATA_URL]
+    foreign += [
+        folder / ".." / ".." / "nowhere.png",
+        f"{folder}/../../../{STREET}",
+        "https://example.com/a.png",
+        DATA_URL,
+    ]
     os.mkfifo(folder / "fifo.png")
     foreign.append(folder / "fifo.png")
     answers = {json.dumps(call(server, "compare", [{"path": str(path), **extra}])) for path in foreign}
@@ -144,7 +152,9 @@ def test_what_was_uploaded_is_opened_whatever_else_is_said_of_it(server):
         assert kind == "complete" and data[2][0]["mean_iou"] is not None
 
 
-@pytest.mark.parametrize("data", [["text"], [[1, 2]], [], [None], [1], [{}], [{"path": None}], [{"path": [1]}]], ids=str)
+@pytest.mark.parametrize(
+    "data", [["text"], [[1, 2]], [], [None], [1], [{}], [{"path": None}], [{"path": [1]}]], ids=str
+)
 def test_a_malformed_call_is_answered_with_a_sentence(server, data):
     kind, content = call(server, "compare", data)
     assert kind == "error" and content["error"].startswith("Please send a picture")
@@ -170,6 +180,57 @@ def test_a_request_that_takes_too_long_is_given_up(monkeypatch):
         asyncio.run(asyncio.wait_for(given_up(stopped), 10))
 
 
+def test_uploads_of_a_process_that_was_killed_are_gone(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (other := tmp_path / "other.png").touch()
+    left = uploads.own_folder("127.0.0.1", port := free_port()) / "left.png"
+    left.touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    assert list(uploads.own_folder("127.0.0.1", port).iterdir()) == [] and other.exists()
+    assert Path(os.environ["GRADIO_TEMP_DIR"]) == left.parent
+
+
+def test_uploads_of_a_page_that_is_served_stay(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    port = int(server.rsplit(":", 1)[1])
+    (left := tmp_path / f"fcn-hf-page-{port}" / "a.png").parent.mkdir()
+    left.touch()
+    with pytest.raises(uploads.AddressError, match="set PORT"):
+        uploads.own_folder("127.0.0.1", port)
+    assert left.exists()
+
+
+def test_the_convolution_library_keeps_few_plans():
+    """Twenty sizes, then the first again: its plan must have made room, so that memory doesn't grow with the sizes."""
+    code = (
+        "import torch, space\n"
+        "layer = torch.nn.Conv2d(3, 8, 3).eval()\n"
+        "with torch.inference_mode():\n"
+        "    for side in [*range(40, 60), 40]: layer(torch.zeros(1, 3, side, side)); print('pass', flush=True)\n"
+    )
+    environment = {**os.environ, "ONEDNN_VERBOSE": "profile_create"}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
+    last = process.stdout.split("pass")[-2]
+    assert "cache_miss" in last and "cache_hit" not in last
+
+
+def test_the_first_times_are_not_those_of_a_cold_process(model_folders, monkeypatch):
+    seen = set()
+
+    def segment(self, picture):
+        seconds = 0.1 if self.name in seen else 9.0
+        seen.add(self.name)
+        return Segmentation(np.zeros((picture.height, picture.width), np.uint8), seconds, dict.fromkeys(self.labels, 0))
+
+    monkeypatch.setattr(Segmenter, "segment", segment)
+    monkeypatch.setenv("FCN_MODELS", ",".join(model_folders))
+    config = json.dumps(ui.build().config)
+    assert "9,000 ms" not in config and config.count("100 ms") == len(model_folders)
+
+
 async def given_up(stopped):
     task = asyncio.ensure_future(uploads.limited(lambda: stopped.wait(30))())
     try:
@@ -183,7 +244,7 @@ def test_missing_model_ends_with_one_clear_line():
     process = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,
-        env={"PATH": "", "FCN_MODELS": "./nowhere/fcn"},
+        env={"PATH": "", "FCN_MODELS": "./nowhere/fcn", "PORT": "0"},
         capture_output=True,
         text=True,
         timeout=300,
