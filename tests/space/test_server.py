@@ -128,17 +128,16 @@ DATA_URL = "data:image/png;base64,iVBORw0KGgo="
 def test_only_what_was_uploaded_is_opened(server, tmp_path, extra):
     folder = Path(send(server, STREET)).parent
     os.mkfifo(fifo := tmp_path / "fifo")
-    link = folder / "link.png"
-    link.symlink_to(STREET)
+    (link := folder / f"{tmp_path.name}-link.png").symlink_to(STREET)
+    os.mkfifo(sent_fifo := folder / f"{tmp_path.name}-fifo.png")
     foreign = [STREET, ROOT / "app.py", tmp_path / "nowhere.png", fifo, folder, link, "/proc/self/fd/1", "\0", ""]
     foreign += [
         folder / ".." / ".." / "nowhere.png",
         f"{folder}/../../../{STREET}",
         "https://example.com/a.png",
         DATA_URL,
+        sent_fifo,
     ]
-    os.mkfifo(folder / "fifo.png")
-    foreign.append(folder / "fifo.png")
     answers = {json.dumps(call(server, "compare", [{"path": str(path), **extra}])) for path in foreign}
     assert len(answers) == 1
     kind, content = json.loads(answers.pop())
