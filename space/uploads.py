@@ -94,15 +94,16 @@ def own_folder(host: str, port: int) -> Path:
     Gradio takes it from `GRADIO_TEMP_DIR` when the first component is made.
 
     Raises:
-        AddressError: something is served at this port already, perhaps a page whose uploads are there.
+        AddressError: something is served at this port already, perhaps a page whose uploads are there; or the folder
+            is another user's.
     """
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / f"fcn-hf-page-{port}"
     try:
         socket.create_server((host, port)).close()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
     except OSError as error:
-        raise AddressError(f"The page can't be served at {host}:{port} ({error.strerror}): set PORT.") from error
-    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / f"fcn-hf-page-{port}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True)
+        raise AddressError(f"The page can't be served at {host}:{port} ({error}): set PORT.") from error
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     return folder
 

@@ -63,10 +63,11 @@ def _noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def server(model_folders) -> str:
+def server(model_folders, tmp_path_factory) -> str:
     """Address of `python app.py` with the tiny networks."""
     port = free_port()
     environment = {**os.environ, "FCN_MODELS": ",".join(model_folders), "PORT": str(port)}
+    environment["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
     process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:

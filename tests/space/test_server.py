@@ -239,11 +239,11 @@ async def given_up(stopped):
     return await task
 
 
-def test_missing_model_ends_with_one_clear_line():
+def test_missing_model_ends_with_one_clear_line(tmp_path):
     process = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,
-        env={"PATH": "", "FCN_MODELS": "./nowhere/fcn", "PORT": "0"},
+        env={"PATH": "", "FCN_MODELS": "./nowhere/fcn", "PORT": "0", "GRADIO_TEMP_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=300,
