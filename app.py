@@ -3,10 +3,12 @@
 import sys
 
 from fcn_hf.errors import FCNError
-from space.ui import build, launch
+from space.ui import address, build, launch
+from space.uploads import own_folder
 
 if __name__ == "__main__":
     try:
+        own_folder(*address())
         page = build()
     except FCNError as error:
         sys.exit(f"error: {error}")

@@ -16,7 +16,7 @@ from PIL import Image
 from fcn_hf.errors import FCNError
 from fcn_hf.metrics import ConfusionMatrix
 from fcn_hf.prediction import load_model
-from space.pictures import EXAMPLES, Examples, read_picture, shrink
+from space.pictures import EXAMPLES, Examples, read_layers, shrink
 
 MODELS = Path(__file__).parent / "models"
 KINDS = {"everyday": "Everyday photos", "street": "Streets", "indoor": "Rooms"}
@@ -183,14 +183,21 @@ class Comparison:
 def compare(kind: Kind, path: str | os.PathLike[str]) -> Comparison:
     """Read a picture file and let every network segment it. Nothing is kept: the same file gives the same masks.
 
+    Where the file is wholly transparent there is nothing to name: those pixels are unlabelled.
+
     Raises:
         PictureError: the file can't be read as a picture.
     """
-    picture = read_picture(path)
+    picture, nothing = read_layers(path)
     labels = kind.segmenters[0].labels
     truth = kind.examples.truth(picture, labels)
     results = tuple(segmenter.segment(picture) for segmenter in kind.segmenters)
     scores = tuple(None if truth is None else mean_iou(result.mask, truth, len(labels)) for result in results)
+    if nothing is not None:
+        masks = [np.where(nothing, np.uint8(UNLABELLED), result.mask) for result in results]
+        results = tuple(
+            replace(result, mask=mask, shares=shares(mask, labels)) for result, mask in zip(results, masks, strict=True)
+        )
     return Comparison(picture, results, truth, scores)
 
 

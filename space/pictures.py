@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_hf.errors import FCNError
-from fcn_hf.image_inputs_fcn import read_rgb
+from fcn_hf.image_inputs_fcn import open_picture, read_rgb
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -20,21 +20,60 @@ MAX_PIXELS = 50_000_000
 """Largest picture that is decoded: 150 MB as RGB, and about what a phone's camera gives at most."""
 
 
+BROWSER_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "MPO", "PNG", "WEBP")
+"""What browsers show, by Pillow's names."""
+
+
 class PictureError(FCNError):
     """A file that can't be shown as a picture; the message is a sentence for the person who chose it."""
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """The picture of `read_layers`, whose errors it raises."""
+    return read_layers(path)[0]
+
+
+def read_layers(path: str | os.PathLike[str]) -> tuple[Image.Image, np.ndarray | None]:
     """Decode a file as its maker meant it to be seen: see `fcn_hf.image_inputs_fcn.read_rgb`.
+
+    Returns:
+        The picture (RGB), and where it shows nothing: bool (H, W), true where it is wholly transparent; None if the
+        file has no transparency.
 
     Raises:
         PictureError: not a picture, damaged, or more than `MAX_PIXELS` pixels.
     """
     try:
         # A Path, so that no visitor has the server fetch an address.
-        return read_rgb(Path(path), "This picture", MAX_PIXELS)
+        picture = open_picture(Path(path), "This picture", MAX_PIXELS)
+        rgb = read_rgb(picture, "This picture")
     except ValueError as error:
         raise PictureError(f"{error}.") from error
+    if not picture.has_transparency_data:
+        return rgb, None
+    # Pillow goes to RGBA from all modes with transparency but this one.
+    picture = picture.convert("LA") if picture.mode == "La" else picture
+    return rgb, np.asarray(picture.convert("RGBA").getchannel("A")) == 0
+
+
+def browser_copy(path: str | os.PathLike[str], max_bytes: int) -> Path | None:
+    """A PNG beside a picture that browsers can't show, such as a TIFF; None for others, or if it had more bytes.
+
+    Raises:
+        PictureError: as `read_layers`.
+    """
+    picture, nothing = read_layers(path)
+    with Image.open(path) as image:
+        if image.format in BROWSER_FORMATS:
+            return None
+    if nothing is not None:
+        picture.putalpha(Image.fromarray(np.uint8(255) * ~nothing))
+    copy = Path(path).with_suffix(".shown.png")
+    picture.save(copy)
+    if copy.stat().st_size <= max_bytes:
+        return copy
+    copy.unlink()
+    return None
 
 
 def shrink(picture: Image.Image, longest_side: int) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from PIL import Image
 from fcn_hf.palettes import class_colours, label_picture, overlay
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
-from space.pictures import PictureError, read_picture
+from space.pictures import PictureError, browser_copy, read_picture
+from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited
 
 PAGE = Path(__file__).parent / "page"
 
@@ -25,13 +27,18 @@ API_OPACITY = DEFAULT_OPACITY / 100
 MAX_WAITING = 20
 """Requests that may wait: about as many as are served within a minute. The next one is told that the queue is full."""
 
-MAX_UPLOAD = "30mb"
 KEPT_SECONDS = 3600
 """Age at which uploaded files and results of the API are deleted."""
 
 HINT = "Choose a picture above, or one of the examples, and the networks will colour it here."
 
-SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--fcn-opacity', value / 100); }"
+NOT_SHOWN = "This picture was not segmented, as the notice says (perhaps too many waited): please choose it again."
+
+SET_OPACITY = """(value) => {
+  const percent = Math.min(100, Math.max(0, value));
+  document.documentElement.style.setProperty('--fcn-opacity', percent / 100);
+  return percent;
+}"""
 
 THEME = gr.themes.Default(
     primary_hue="indigo",
@@ -54,9 +61,17 @@ class Handlers:
             kind.name: class_colours(kind.segmenters[0].model.config) for kind in kinds
         }
 
-    def show_upload(self, name: str, upload: dict[str, Any] | None) -> str:
-        """The comparison of what was in the picture field; `upload` is Gradio's file data, or None."""
-        return self.show(name, upload["path"] if upload else None)
+    def show_upload(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any]:
+        """What the picture field is to hold, and the comparison of it; `upload` is Gradio's file data, or None.
+
+        For a picture that browsers can't show, the field gets a copy that they can; that change is the next event.
+        """
+        path = upload["path"] if upload else None
+        try:
+            copy = browser_copy(path, MAX_UPLOAD_BYTES) if path else None
+        except PictureError:
+            copy = None
+        return (gr.skip(), self.show(name, path)) if copy is None else (str(copy), gr.skip())
 
     def show(self, name: str, path: str | None) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it."""
@@ -81,7 +96,14 @@ class Handlers:
         gallery = gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
         if paths and (upload is None or self.is_example(upload["path"])):
             return gallery, paths[0], gr.skip()
-        return gallery, gr.skip(), self.show_upload(name, upload)
+        return gallery, gr.skip(), self.show(name, upload["path"] if upload else None)
+
+    def example(self, name: str, index: int) -> str:
+        """The path of one of a kind's examples."""
+        try:
+            return str(self.kinds[name].examples.paths[index])
+        except (TypeError, IndexError):
+            raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False) from None
 
     def is_example(self, path: str) -> bool:
         try:
@@ -97,12 +119,12 @@ class Handlers:
         model, seconds, parameters, share of each class (0..1) and mean IoU (0..1; null unless the picture is an
         example).
         """
-        if image is None or not image["path"]:
-            raise gr.Error("Please send a picture: handle_file(path or URL).")
+        if image is None:
+            raise gr.Error(NOT_UPLOADED, print_exception=False)
         try:
             result = compare(self.kinds[name], image["path"])
         except PictureError as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
         segmenters, colours = self.kinds[name].segmenters, self.colours[name]
         named = list(zip(segmenters, result.results, strict=True))
         overlays = [(overlay(result.picture, r.mask, colours, API_OPACITY), s.name) for s, r in named]
@@ -135,9 +157,12 @@ def build() -> gr.Blocks:
     handlers = Handlers(kinds)
     paths = [str(path) for path in kinds[0].examples.paths]
     first = paths[0] if paths else None
+    if first is not None:
+        # The first passes of a process load and compile: theirs aren't the times to show when the page is opened.
+        compare(kinds[0], first)
     choices = [(kind.title, kind.name) for kind in kinds]
 
-    with gr.Blocks(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+    with UploadsOnly(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         gr.HTML(_text("header.html"), apply_default_css=False)
         kind = gr.Radio(
             choices,
@@ -187,18 +212,18 @@ def build() -> gr.Blocks:
         networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
-        picture.change(
-            handlers.show_upload,
+        shown = picture.change(
+            limited(handlers.show_upload),
             [kind, picture],
-            results,
+            [picture, results],
             preprocess=False,
             trigger_mode="always_last",
             show_progress_on=results,
             api_visibility="private",
             **networks,
         )
-        kind.change(
-            handlers.choose,
+        chosen = kind.change(
+            limited(handlers.choose),
             [kind, picture],
             [gallery, picture, results],
             preprocess=False,
@@ -206,8 +231,12 @@ def build() -> gr.Blocks:
             api_visibility="private",
             **networks,
         )
+        for event in (shown, chosen):
+            # A full queue answers before any handler runs: masks of another picture must not stay below this one.
+            not_shown = f"() => {json.dumps(message(NOT_SHOWN, 'error'))}"
+            event.failure(None, None, results, js=not_shown, api_visibility="private")
         gallery.click(
-            lambda name, index: str(handlers.kinds[name].examples.paths[index]),
+            handlers.example,
             [kind, gallery],
             picture,
             queue=False,
@@ -217,7 +246,7 @@ def build() -> gr.Blocks:
 
         with gr.Group(visible=False):
             gr.Button().click(
-                handlers.answer,
+                limited(handlers.answer),
                 [
                     gr.Image(label="image", type="filepath"),
                     gr.Radio(choices, value=kinds[0].name, label="kind"),
@@ -231,19 +260,27 @@ def build() -> gr.Blocks:
                 api_name="compare",
                 **networks,
             )
+    page.hide_private_events()
     return page.queue(max_size=MAX_WAITING)
 
 
+def address() -> tuple[str, int]:
+    """Where the page is served: 127.0.0.1:`PORT` (7860), or where a Space's environment says."""
+    port = int(os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or 7860)
+    return os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port
+
+
 def launch(page: gr.Blocks, **options: Any) -> Any:
-    """Serve the page at 127.0.0.1:`PORT` (7860), or where a Space's environment says."""
+    """Serve the page at its `address`."""
+    host, port = address()
     settings: dict[str, Any] = {
-        "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-        "server_port": int(os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or 7860),
+        "server_name": host,
+        "server_port": port,
         "theme": THEME,
         "css": _text("page.css") + _text("explanation.css"),
         "head": f"<script>{_text('page.js')}</script>",
         "footer_links": [],
-        "max_file_size": MAX_UPLOAD,
+        "max_file_size": MAX_UPLOAD_BYTES,
         "ssr_mode": False,
         "share": False,
     }

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -178,3 +179,10 @@ def run_without_the_package(script: str, *arguments, folder: Path, environment: 
     )
     assert completed.returncode == 0, completed.stderr
     return completed.stdout
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

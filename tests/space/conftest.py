@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from PIL import Image
 
 from space.pictures import EXAMPLES
-from tests.helpers import save_tiny
+from tests.helpers import free_port, save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = tuple(json.loads((EXAMPLES / "street" / "id2label.json").read_text()).values())
@@ -64,12 +63,11 @@ def _noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def server(model_folders) -> str:
+def server(model_folders, tmp_path_factory) -> str:
     """Address of `python app.py` with the tiny networks."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "FCN_MODELS": ",".join(model_folders), "PORT": str(port)}
+    environment["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
     process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:

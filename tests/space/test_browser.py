@@ -88,6 +88,33 @@ def test_example_upload_and_bad_upload(page, tmp_path):
     assert first_mask(page) == before
 
 
+def test_a_picture_that_browsers_cannot_show_is_seen_and_a_flat_one_has_panels(page, noise_picture, tmp_path):
+    noise_picture(80, 60).save(tmp_path / "a.tiff")
+    upload(page, tmp_path / "a.tiff")
+    page.wait_for_selector(".fcn-panel")
+    page.wait_for_function("document.querySelector('#fcn-picture img')?.naturalWidth === 80")
+    noise_picture(20_000, 1).save(tmp_path / "b.png")
+    upload(page, tmp_path / "b.png")
+    page.wait_for_selector(".fcn-panel")
+    assert page.locator(".fcn-view").first.bounding_box()["height"] >= 20
+
+
+def test_a_full_queue_leaves_no_masks_of_another_picture(page):
+    full = '{"detail": "Queue is full. Max size is 20 and size is 20."}'
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, body=full, content_type="application/json"))
+    upload_field = page.locator("#fcn-picture input[type=file]")
+    page.click('#fcn-picture button[aria-label="Remove Image"]')
+    upload_field.set_input_files(EXAMPLES / "street" / "street-3.png")
+    page.get_by_role("alert").filter(has_text="was not segmented").wait_for()
+    assert page.locator(".fcn-panel").count() == 0
+
+
+def test_an_opacity_beyond_the_scale_is_its_end(page):
+    number = page.locator("#fcn-opacity input[type=number]")
+    number.fill("500")
+    page.wait_for_function("document.querySelector('#fcn-opacity input[type=number]').value === '100'")
+
+
 def test_opacity_acts_on_every_panel(page):
     for percent in (0, 35, 100):
         page.locator("#fcn-opacity input[type=range]").fill(str(percent))

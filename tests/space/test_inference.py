@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from space import inference
 from space.inference import KINDS, Kind, ModelError, compare, load_kinds, load_segmenters, mean_iou, model_ids, shares
@@ -72,6 +73,15 @@ def test_an_example_is_scored_and_another_picture_is_not(segmenters, example_fol
     noise_picture(64, 48, seed=9).save(tmp_path / "other.png")
     other = compare(kind, tmp_path / "other.png")
     assert other.truth is None and other.scores == (None, None, None)
+
+
+def test_where_a_picture_is_transparent_nothing_is_named(segmenters, noise_picture, tmp_path):
+    picture = noise_picture(64, 48)
+    picture.putalpha(Image.fromarray(np.repeat(np.uint8([[0] * 32 + [255] * 32]), 48, axis=0)))
+    picture.save(tmp_path / "half.png")
+    for result in compare(Kind("street", "Streets", segmenters, Examples()), tmp_path / "half.png").results:
+        assert (result.mask[:, :32] == 255).all() and (result.mask[:, 32:] < 255).all()
+        assert math.isclose(sum(result.shares.values()), 1)
 
 
 @pytest.mark.parametrize("text", [None, "", " , "])

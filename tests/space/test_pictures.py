@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from space import pictures
-from space.pictures import EXAMPLES, Examples, PictureError, read_picture
+from space.pictures import EXAMPLES, Examples, PictureError, browser_copy, read_layers, read_picture
 from tests.helpers import REFUSED_PICTURES, picture_modes
 
 ROTATED_BY_90 = {0x0112: 6}
@@ -58,6 +58,23 @@ def test_a_picture_without_a_known_range_is_refused(save, name):
 
 def test_transparency_is_laid_on_white(save):
     assert read_picture(save(Image.new("RGBA", (2, 2), (200, 0, 0, 0)), "a.png")).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_is_wholly_transparent_is_told(save):
+    picture = Image.new("RGBA", (2, 1), (200, 0, 0, 0))
+    picture.putpixel((1, 0), (200, 0, 0, 1))
+    for name, saved in {"a.png": picture, "b.gif": picture, "c.tiff": picture.convert("LA")}.items():
+        assert read_layers(save(saved, name))[1][0, 0]
+    assert read_layers(save(picture, "a.png"))[1].tolist() == [[True, False]]
+    assert read_layers(save(picture.convert("RGB"), "b.png"))[1] is None
+
+
+@pytest.mark.parametrize("name", ["a.tiff", "a.jp2", "a.ppm"])
+def test_browsers_get_a_copy_of_what_they_cannot_show(save, noise_picture, name):
+    path = save(noise_picture(20, 10), name)
+    copy = browser_copy(path, 10_000)
+    assert Image.open(copy).format == "PNG" and np.array_equal(read_picture(copy), read_picture(path))
+    assert browser_copy(path, 10) is None and browser_copy(save(noise_picture(20, 10), "b.jpg"), 10_000) is None
 
 
 def test_exif_rotation_is_applied_with_transparency(save):

@@ -1,19 +1,28 @@
 """`python app.py` in a process of its own, asked through `gradio_client`."""
 
+import asyncio
+import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gradio as gr
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from space.inference import load_segmenters
+from space import ui, uploads
+from space.inference import Segmentation, Segmenter, load_segmenters
 from space.pictures import EXAMPLES, read_picture
+from tests.helpers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,11 +99,151 @@ def test_a_file_of_the_server_is_not_given_out(client):
         client.predict({"path": str(ROOT / "app.py"), "meta": {"_type": "gradio.FileData"}}, api_name="/compare")
 
 
-def test_missing_model_ends_with_one_clear_line():
+def call(server, event, data, seconds=60):
+    """What a bare request is answered: the kind of the last message, "complete" or "error", and its data."""
+    with httpx.Client(base_url=server, timeout=seconds) as http:
+        started = http.post(f"/gradio_api/call/{event}", json={"data": data})
+        if started.status_code != 200:
+            return "refused", started.text
+        deadline, kind = time.monotonic() + seconds, None
+        with http.stream("GET", f"/gradio_api/call/{event}/{started.json()['event_id']}") as messages:
+            for line in messages.iter_lines():
+                kind = line.removeprefix("event: ") if line.startswith("event: ") else kind
+                if line.startswith("data: ") and kind in ("complete", "error"):
+                    return kind, json.loads(line.removeprefix("data: "))
+                assert time.monotonic() < deadline, "only heartbeats"
+
+
+def send(server, path):
+    """Upload a file; its path at the server."""
+    return httpx.post(f"{server}/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()[0]
+
+
+META = {"_type": "gradio.FileData"}
+STREET = EXAMPLES / "street" / "street-1.png"
+DATA_URL = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize("extra", [{}, {"meta": META}, {"is_stream": True, "meta": META}, {"url": DATA_URL}], ids=str)
+def test_only_what_was_uploaded_is_opened(server, tmp_path, extra):
+    folder = Path(send(server, STREET)).parent
+    os.mkfifo(fifo := tmp_path / "fifo")
+    (link := folder / f"{tmp_path.name}-link.png").symlink_to(STREET)
+    os.mkfifo(sent_fifo := folder / f"{tmp_path.name}-fifo.png")
+    foreign = [STREET, ROOT / "app.py", tmp_path / "nowhere.png", fifo, folder, link, "/proc/self/fd/1", "\0", ""]
+    foreign += [
+        folder / ".." / ".." / "nowhere.png",
+        f"{folder}/../../../{STREET}",
+        "https://example.com/a.png",
+        DATA_URL,
+        sent_fifo,
+    ]
+    answers = {json.dumps(call(server, "compare", [{"path": str(path), **extra}])) for path in foreign}
+    assert len(answers) == 1
+    kind, content = json.loads(answers.pop())
+    assert kind == "error" and content["error"].startswith("Please send a picture")
+
+
+def test_what_was_uploaded_is_opened_whatever_else_is_said_of_it(server):
+    path = send(server, STREET)
+    for extra in ({}, {"meta": META}, {"url": "https://example.com/a.png", "meta": META}, {"orig_name": "/etc/passwd"}):
+        kind, data = call(server, "compare", [{"path": path, **extra}])
+        assert kind == "complete" and data[2][0]["mean_iou"] is not None
+
+
+@pytest.mark.parametrize(
+    "data", [["text"], [[1, 2]], [], [None], [1], [{}], [{"path": None}], [{"path": [1]}]], ids=str
+)
+def test_a_malformed_call_is_answered_with_a_sentence(server, data):
+    kind, content = call(server, "compare", data)
+    assert kind == "error" and content["error"].startswith("Please send a picture")
+
+
+@pytest.mark.parametrize("name", ["nowhere", 3, ["street"], {"a": 1}], ids=str)
+def test_an_unknown_kind_is_answered_with_a_sentence(server, name):
+    kind, content = call(server, "compare", [{"path": send(server, STREET)}, name])
+    assert kind == "error" and content["error"].startswith("There is no kind of picture")
+
+
+def test_private_events_have_no_name_to_call_them_by(server):
+    events = httpx.get(f"{server}/config").json()["dependencies"]
+    assert [event["api_name"] for event in events if event["api_name"]] == ["compare"]
+    for name in ("show_upload", "choose", "lambda", "example", "js_fn", "None", "null"):
+        assert call(server, name, [None, None])[0] == "refused"
+
+
+def test_a_request_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_SECONDS", 0.1)
+    stopped = threading.Event()
+    with pytest.raises(gr.Error, match="took longer"):
+        asyncio.run(asyncio.wait_for(given_up(stopped), 10))
+
+
+def test_uploads_of_a_process_that_was_killed_are_gone(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (other := tmp_path / "other.png").touch()
+    left = uploads.own_folder("127.0.0.1", port := free_port()) / "left.png"
+    left.touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    assert list(uploads.own_folder("127.0.0.1", port).iterdir()) == [] and other.exists()
+    assert Path(os.environ["GRADIO_TEMP_DIR"]) == left.parent
+
+
+def test_uploads_of_a_page_that_is_served_stay(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    port = int(server.rsplit(":", 1)[1])
+    (left := tmp_path / f"fcn-hf-page-{port}" / "a.png").parent.mkdir()
+    left.touch()
+    with pytest.raises(uploads.AddressError, match="set PORT"):
+        uploads.own_folder("127.0.0.1", port)
+    assert left.exists()
+
+
+def test_the_convolution_library_keeps_few_plans():
+    """Twenty sizes, then the first again: its plan must have made room, so that memory doesn't grow with the sizes."""
+    code = (
+        "import torch, space\n"
+        "layer = torch.nn.Conv2d(3, 8, 3).eval()\n"
+        "with torch.inference_mode():\n"
+        "    for side in [*range(40, 60), 40]: layer(torch.zeros(1, 3, side, side)); print('pass', flush=True)\n"
+    )
+    environment = {**os.environ, "ONEDNN_VERBOSE": "profile_create"}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
+    last = process.stdout.split("pass")[-2]
+    assert "cache_miss" in last and "cache_hit" not in last
+
+
+def test_the_first_times_are_not_those_of_a_cold_process(model_folders, monkeypatch):
+    seen = set()
+
+    def segment(self, picture):
+        seconds = 0.1 if self.name in seen else 9.0
+        seen.add(self.name)
+        return Segmentation(np.zeros((picture.height, picture.width), np.uint8), seconds, dict.fromkeys(self.labels, 0))
+
+    monkeypatch.setattr(Segmenter, "segment", segment)
+    monkeypatch.setenv("FCN_MODELS", ",".join(model_folders))
+    config = json.dumps(ui.build().config)
+    assert "9,000 ms" not in config and config.count("100 ms") == len(model_folders)
+
+
+async def given_up(stopped):
+    task = asyncio.ensure_future(uploads.limited(lambda: stopped.wait(30))())
+    try:
+        await asyncio.wait([task])
+    finally:
+        stopped.set()
+    return await task
+
+
+def test_missing_model_ends_with_one_clear_line(tmp_path):
     process = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,
-        env={"PATH": "", "FCN_MODELS": "./nowhere/fcn"},
+        env={"PATH": "", "FCN_MODELS": "./nowhere/fcn", "PORT": "0", "GRADIO_TEMP_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,0 +1,120 @@
+"""What a request may carry, and for how long it may be worked on."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from fcn_hf.errors import FCNError
+
+MAX_UPLOAD_BYTES = 30 * 1024**2
+
+MAX_SECONDS = 60
+"""After which a request is given up and the next one served."""
+
+NOT_UPLOADED = (
+    "Please send a picture: choose a file on the page, or handle_file(path of a file of yours). "
+    "Addresses, and files that were not uploaded here or were deleted since, are not opened."
+)
+"""One sentence for all of it: whether a file that isn't a visitor's exists is not to be told from the answer."""
+
+TOO_LONG = f"This picture took longer than {MAX_SECONDS} seconds and was given up: please send a smaller one."
+
+
+class AddressError(FCNError):
+    """The page can't be served where it should be."""
+
+
+class UploadsOnly(gr.Blocks):
+    """A page whose events get no file but those that were uploaded to it.
+
+    Gradio itself looks only at file data that carries `meta`, and then fetches addresses: what is checked here is all
+    that the rest of it sees of a request.
+    """
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
+        """Gradio's own, on inputs that are complete and checked; `gr.Error` says what is wrong with them."""
+        given = [*inputs, *(_default(component) for component in block_fn.inputs[len(inputs) :])]
+        checked = [_checked(component, value) for component, value in zip(block_fn.inputs, given, strict=False)]
+        return await super().preprocess_data(block_fn, checked, state, explicit_call)
+
+    def hide_private_events(self) -> None:
+        """Take the names from private events, by which anyone could call them."""
+        for event in self.fns.values():
+            if event.api_visibility == "private":
+                event.api_name = None
+
+
+def uploaded(value: Any) -> str:
+    """The path of an uploaded file, resolved; `value` is Gradio's file data as a client sent it.
+
+    Raises:
+        gr.Error: anything but a regular file of bounded size in the folder of uploads.
+    """
+    try:
+        path = Path(os.path.realpath(value["path"]))
+        within = path.is_relative_to(os.path.realpath(get_upload_folder()))
+        if within and path.is_file() and path.stat().st_size <= MAX_UPLOAD_BYTES:
+            return str(path)
+    except (TypeError, KeyError, IndexError, ValueError, OSError):
+        pass
+    raise gr.Error(NOT_UPLOADED, print_exception=False)
+
+
+def limited(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """The handler, given up after `MAX_SECONDS`: its thread may go on, but nobody waits for it."""
+
+    @functools.wraps(handler)
+    async def run(*arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                return await anyio.to_thread.run_sync(handler, *arguments, abandon_on_cancel=True)
+        except TimeoutError:
+            raise gr.Error(TOO_LONG, print_exception=False) from None
+
+    return run
+
+
+def own_folder(host: str, port: int) -> Path:
+    """An empty folder for the uploads to the page at this port: what a killed process left in it is gone.
+
+    Gradio takes it from `GRADIO_TEMP_DIR` when the first component is made.
+
+    Raises:
+        AddressError: something is served at this port already, perhaps a page whose uploads are there; or the folder
+            is another user's.
+    """
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / f"fcn-hf-page-{port}"
+    try:
+        socket.create_server((host, port)).close()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise AddressError(f"The page can't be served at {host}:{port} ({error}): set PORT.") from error
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    return folder
+
+
+def _default(component: Any) -> Any:
+    return component.value if isinstance(component, gr.Radio) else None
+
+
+def _checked(component: Any, value: Any) -> Any:
+    if isinstance(component, gr.Image):
+        return None if value is None else {"path": uploaded(value), "meta": {"_type": "gradio.FileData"}}
+    if isinstance(component, gr.Radio) and value not in (names := [name for _, name in component.choices]):
+        raise gr.Error(f"There is no kind of picture {str(value)[:40]!r}, but: {', '.join(names)}.")
+    return value
