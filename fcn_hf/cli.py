@@ -4,6 +4,7 @@ import json as json_format
 import math
 import os
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,7 +165,7 @@ def segment(
         try:
             mask = predict(net, processor, path, mode)
             picture = label_picture(mask, colours)
-            write_aside(target, lambda aside, picture=picture: picture.save(aside, pnginfo=own_mark))
+            write_aside(target, partial(picture.save, pnginfo=own_mark))
         except Exception as error:  # a model or processor of another kind passes on whatever it meets
             complain(f"{path}: {in_one_line(error)}")
             failures += 1

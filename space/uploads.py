@@ -115,6 +115,6 @@ def _default(component: Any) -> Any:
 def _checked(component: Any, value: Any) -> Any:
     if isinstance(component, gr.Image):
         return None if value is None else {"path": uploaded(value), "meta": {"_type": "gradio.FileData"}}
-    if isinstance(component, gr.Radio) and value not in (names := [name for _, name in component.choices]):
+    if isinstance(component, gr.Radio) and value not in (names := [str(name) for _, name in component.choices]):
         raise gr.Error(f"There is no kind of picture {str(value)[:40]!r}, but: {', '.join(names)}.")
     return value

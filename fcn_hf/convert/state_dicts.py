@@ -16,7 +16,7 @@ from .model_folder import ConversionError
 NESTED = ("model_state_dict", "model", "state_dict")
 # What the numbers of NumPy in a checkpoint, such as the best score so far, are made of: nothing that runs code. The
 # function is in another module from NumPy 2 on.
-NUMPY_NUMBERS = [
+NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     *(type(np.dtype(code)) for code in "?bhilqBHILQefd"),
     *((np.float64(0).__reduce__()[0], f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
