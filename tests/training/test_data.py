@@ -247,7 +247,7 @@ def test_the_scan_says_what_it_understood(tmp_path, capsys):
 
 def test_a_dataset_of_one_class_is_refused(tmp_path):
     folder = write_folder(tmp_path / "data", ids=(0, 255))
-    with pytest.raises(DatasetError, match="has one class, 'class 0'; nothing is to be learned"):
+    with pytest.raises(DatasetError, match="has one class, .class 0.; there is nothing to tell apart"):
         read_dataset(DataArguments(str(folder)), 255, quiet=True)
 
 
