@@ -99,7 +99,11 @@ def test_a_picture_that_browsers_cannot_show_is_seen_and_a_flat_one_has_panels(p
     assert page.locator(".fcn-view").first.bounding_box()["height"] >= 20
 
 
-def test_a_full_queue_leaves_no_masks_of_another_picture(page):
+def test_a_full_queue_leaves_no_masks_of_another_picture(browser, server):
+    page = browser.new_page()  # one of its own: a refused request is an error in the console
+    page.set_default_timeout(PATIENCE)
+    page.goto(server)
+    page.wait_for_selector(".fcn-panel")
     full = '{"detail": "Queue is full. Max size is 20 and size is 20."}'
     page.route("**/queue/join*", lambda route: route.fulfill(status=503, body=full, content_type="application/json"))
     upload_field = page.locator("#fcn-picture input[type=file]")
@@ -107,6 +111,7 @@ def test_a_full_queue_leaves_no_masks_of_another_picture(page):
     upload_field.set_input_files(EXAMPLES / "street" / "street-3.png")
     page.get_by_role("alert").filter(has_text="was not segmented").wait_for()
     assert page.locator(".fcn-panel").count() == 0
+    page.close()
 
 
 def test_an_opacity_beyond_the_scale_is_its_end(page):
