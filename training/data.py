@@ -1,8 +1,6 @@
 """What it is trained on: arguments, rows read and checked one by one, class weights."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,7 +10,7 @@ import torch
 import yaml
 from datasets.distributed import split_dataset_by_node
 
-from fcn_hf.datasets import DatasetError
+from fcn_hf.datasets import DatasetError, numbered_rows, reading
 from fcn_hf.image_inputs_fcn import read_picture
 from training.labels import LabelIds
 
@@ -120,41 +118,6 @@ def median_frequency_weights(counts: np.ndarray, power: float = 1.0, maximum: fl
     weights = np.ones(len(counts))
     weights[present] = (np.median(frequencies[present]) / frequencies[present]) ** power
     return torch.from_numpy(np.minimum(weights, maximum) if maximum else weights).float()
-
-
-@contextmanager
-def reading(where: str) -> Iterator[None]:
-    """Make whatever goes wrong with a row a `DatasetError` that begins with `where`."""
-    try:
-        yield
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
-        raise DatasetError(
-            f"{where} can't be read ({type(error).__name__}: {error}); repair it, or take it out of the dataset."
-        ) from error
-
-
-def numbered_rows(
-    rows: Iterable[Mapping[str, Any]], of: str = "", numbers: Iterable[int] | None = None
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each row behind what errors call it, such as "Row 3 of 'train'".
-
-    Args:
-        rows: of a dataset or a stream; they are decoded, and may fail, as they are reached.
-        of: what follows the number, such as " of 'train'".
-        numbers: of the rows; 0, 1, 2, ... if left out.
-
-    Raises:
-        `DatasetError`: naming the row that can't be decoded.
-    """
-    iterator = iter(rows)
-    for number in itertools.count() if numbers is None else numbers:
-        with reading(f"Row {number}{of}"):
-            row = next(iterator, None)
-        if row is None:
-            return
-        yield f"Row {number}{of}", row
 
 
 def read_row(

@@ -12,8 +12,8 @@ import torch
 from datasets.distributed import split_dataset_by_node
 from torchvision import tv_tensors
 
-from fcn_hf.datasets import DatasetError
-from training.data import DataArguments, numbered_rows, read_row, reading
+from fcn_hf.datasets import DatasetError, numbered_rows, reading
+from training.data import DataArguments, read_row
 from training.labels import LabelIds
 from training.scan import ScannedDataset
 from training.streets import ID2LABEL, streets_dataset

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits
-from training.data import DataArguments, ScoredRows, length, numbered_rows, read_row
+from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits, numbered_rows
+from training.data import DataArguments, ScoredRows, length, read_row
 from training.labels import LARGEST_GUESS, LabelIds, find_id2label
 
 
