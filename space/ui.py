@@ -34,11 +34,7 @@ HINT = "Choose a picture above, or one of the examples, and the networks will co
 
 NOT_SHOWN = "This picture was not segmented, as the notice says (perhaps too many waited): please choose it again."
 
-SET_OPACITY = """(value) => {
-  const percent = Math.min(100, Math.max(0, value));
-  document.documentElement.style.setProperty('--fcn-opacity', percent / 100);
-  return percent;
-}"""
+SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--fcn-opacity', value / 100); }"
 
 THEME = gr.themes.Default(
     primary_hue="indigo",

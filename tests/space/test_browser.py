@@ -114,12 +114,6 @@ def test_a_full_queue_leaves_no_masks_of_another_picture(browser, server):
     page.close()
 
 
-def test_an_opacity_beyond_the_scale_is_its_end(page):
-    number = page.locator("#fcn-opacity input[type=number]")
-    number.fill("500")
-    page.wait_for_function("document.querySelector('#fcn-opacity input[type=number]').value === '100'")
-
-
 def test_opacity_acts_on_every_panel(page):
     for percent in (0, 35, 100):
         page.locator("#fcn-opacity input[type=range]").fill(str(percent))
