@@ -1,6 +1,6 @@
 """One picture and a model -> one label map: whole, in windows, at several scales, mirrored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -76,13 +76,18 @@ def load_model(name: str) -> tuple[Any, Any]:
         pointers = [path.name for path in Path(name).glob("*.*") if path.is_file() and is_lfs_pointer(path)]
         reason = f"{pointers[0]} {LFS_REMEDY}" if pointers else hub_reason(error)
         raise FCNError(f"No model could be loaded from {name!r}: {reason}") from error
-    for tensor_name, tensor in model.state_dict().items():
+    check_finite(model.state_dict(), repr(name))
+    return model, processor
+
+
+def check_finite(state_dict: Mapping[str, torch.Tensor], name: str) -> None:
+    """Raise `FCNError`, with the name of the first one, if there is a tensor with NaN or infinity in it."""
+    for tensor_name, tensor in state_dict.items():
         if not torch.isfinite(tensor).all():
             raise FCNError(
-                f"The weights {tensor_name} of {name!r} aren't all finite, so that its masks would mean nothing; its "
+                f"The weights {tensor_name} of {name} aren't all finite, so that its masks would mean nothing; its "
                 "training has diverged or its file is damaged."
             )
-    return model, processor
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.files import write_aside, written_aside
+from fcn_hf.prediction import check_finite
 from training.card import CURVE_FILE, EXAMPLES_FILE, write_card
 from training.curve import LOG_FILE, draw_curve
 from training.data import length
@@ -49,10 +50,15 @@ def export_model(
 
 
 def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegmentation) -> None:
-    """Store the model in `output_dir`."""
+    """Store the model in `output_dir`.
+
+    Raises:
+        `FCNError`: if its weights aren't all finite; then nothing is stored.
+    """
     # Of a model in shards, which all processes gather together, the first one gets the whole.
     state_dict = trainer.accelerator.get_state_dict(model)
     if trainer.is_world_process_zero():
+        check_finite(state_dict, "the trained model")
         processor: Any = trainer.processing_class
         export_model(model, processor, recipe.folder, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()

@@ -20,7 +20,7 @@ from fcn_hf.errors import FCNError
 from training.augmentation import training_augmentation
 from training.data import median_frequency_weights
 from training.ema import EMA_FILE, EMACallback, averaged_weights
-from training.examples import Collator, training_examples
+from training.examples import Collator, SegmentationDataset, training_examples
 from training.losses import SegmentationLoss
 from training.model import build_model, build_processor, synchronised
 from training.pictures import PredictionPictures
@@ -104,8 +104,18 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, checkpoint: str | Non
 
 
 def trained_model(trainer: FCNTrainer, checkpoint: str | None) -> FCNForSemanticSegmentation:
-    """The model at the end of the training, which begins, goes on from a checkpoint, or had ended with it already."""
+    """The model at the end of the training, which begins, goes on from a checkpoint, or had ended with it already.
+
+    Raises:
+        `FCNError`: if the loss stops being finite, or the pictures make no step.
+    """
     if checkpoint is None or not is_finished(checkpoint, trainer.args.max_steps):
+        batch, rows = trainer.args.train_batch_size * trainer.args.world_size, trainer.train_dataset
+        if trainer.args.dataloader_drop_last and isinstance(rows, SegmentationDataset) and len(rows) < batch:
+            raise FCNError(
+                f"{len(rows)} pictures don't fill one batch of {batch}, and dataloader_drop_last leaves out what doesn't; "
+                "use smaller batches, or leave it out."
+            )
         trainer.train(resume_from_checkpoint=checkpoint)
         return trainer.accelerator.unwrap_model(trainer.model)
     # Trainer would train one step more than it was told to.

@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fcn_hf import ConfusionMatrix, FCNForSemanticSegmentation
 from fcn_hf.datasets import DatasetError
+from fcn_hf.errors import FCNError
 from fcn_hf.evaluation import evaluate_split, label_arguments
 from fcn_hf.prediction import evaluation_mode
 from training.data import ScoredRows, length
@@ -180,6 +181,20 @@ class FCNTrainer(Trainer):
             return torch.ones((), device=device) / processes
         weights = [self.segmentation_loss.weight_of(batch["labels"].to(device)) for batch in batch_samples]
         return self.accelerator.gather(torch.stack(weights).sum()).sum().clamp(min=1) / processes
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """Trainer's; a loss that isn't finite, which Trainer logs as 0, ends the run.
+
+        Raises:
+            `FCNError`: naming the step.
+        """
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise FCNError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}; nothing is stored or scored. Lower "
+                f"learning_rate (it is {self.args.learning_rate:g}), or limit max_grad_norm."
+            )
+        return loss
 
     def compute_loss(
         self,

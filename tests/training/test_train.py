@@ -7,22 +7,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.datasets import DatasetError, load_splits
+from fcn_hf.errors import FCNError
 from fcn_hf.evaluation import evaluate_split
 from fcn_hf.upsampling_fcn import bilinear_kernel
 from tests.helpers import run_without_the_package
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.examples import SegmentationDataset
+from training.results import save_trained
 from training.streets import ID2LABEL, streets_dataset
 from training.train import is_finished, main
-from training.trainer import last_complete_checkpoint
+from training.trainer import FCNTrainer, last_complete_checkpoint
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
@@ -161,6 +165,32 @@ def test_the_release_s_recipes_train_whole_pictures_one_by_one(tiny, streets_fol
     assert not torch.equal(before[fc6], after[fc6])
     stride = config["prediction_stride"]
     assert torch.equal(after[f"heads.semantic.upscore{stride}.weight"][0, 0], bilinear_kernel(stride))
+
+
+def test_a_run_that_diverges_ends_with_the_step_and_leaves_no_model(streets_folder, tmp_path):
+    recipe = ROOT / "training" / "recipes" / "camvid-fcn-32s.yaml"
+    overrides = tiny_overrides(streets_folder, tmp_path / "out") + ["--learning_rate", 1e30, "--max_steps", 6]
+    with pytest.raises(FCNError, match=r"The loss is (nan|inf) at step \d.*learning_rate \(it is 1e\+30\)"):
+        main([str(recipe), *map(str, overrides)])
+    assert not (tmp_path / "out" / "model.safetensors").exists() and not (tmp_path / "out" / "README.md").exists()
+
+
+def test_weights_that_are_not_finite_are_not_stored(tiny, tmp_path):
+    model = tiny()
+    model.heads["semantic"].score_fr.bias.data[0] = float("nan")
+    trainer = FCNTrainer(model, args=TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+    with pytest.raises(FCNError, match="heads.semantic.score_fr.bias of the trained model aren't all finite"):
+        save_trained(SimpleNamespace(folder=tmp_path / "out"), trainer, model)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_make_no_step_are_told(streets_folder, tmp_path):
+    recipe = ROOT / "training" / "recipes" / "camvid-fcn-32s.yaml"
+    overrides = tiny_overrides(streets_folder, tmp_path / "out") + ["--dataloader_drop_last", "true"]
+    overrides += ["--per_device_train_batch_size", 1000]
+    with pytest.raises(FCNError, match=r"\d+ pictures don't fill one batch of 1000, and dataloader_drop_last"):
+        main([str(recipe), *map(str, overrides)])
+    assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
 BACKBONES = {
