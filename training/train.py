@@ -113,7 +113,7 @@ def trained_model(trainer: FCNTrainer, checkpoint: str | None) -> FCNForSemantic
         batch, rows = trainer.args.train_batch_size * trainer.args.world_size, trainer.train_dataset
         if trainer.args.dataloader_drop_last and isinstance(rows, SegmentationDataset) and len(rows) < batch:
             raise FCNError(
-                f"{len(rows)} pictures don't fill one batch of {batch}, and dataloader_drop_last leaves out what doesn't; "
+                f"{len(rows)} pictures don't fill one batch of {batch}, and dataloader_drop_last leaves out the rest; "
                 "use smaller batches, or leave it out."
             )
         trainer.train(resume_from_checkpoint=checkpoint)
