@@ -27,6 +27,7 @@ PICTURE_STATISTICS = (None, 1, 3)
 EXIF_ORIENTATION = 0x0112
 URL_TIMEOUT = 10.0  # seconds
 KNOWN_TYPES = "a path, a URL, a PIL image, a numpy array or a torch tensor"
+LOSSY_MAP = "is a JPEG, whose compression changes ids into others that may be in range: store label maps as PNG"
 COLOURED_MAP = "but a map holds one class id per pixel, shape (height, width): convert its colours to class ids first"
 
 # How files begin that aren't taken for pictures, or only where Pillow has a reader of that name for them.
@@ -292,6 +293,8 @@ def _to_uint8_or_float32(array: Any, name: str, is_picture: bool) -> Any:
 
 def _read_label_map(item: Any, name: str) -> np.ndarray:
     if isinstance(item, str | os.PathLike | PIL.Image.Image):
+        if getattr(item, "format", None) == "JPEG":
+            raise ValueError(f"{name} {LOSSY_MAP}")
         image = open_picture(item, name)
         if len(image.getbands()) > 1:
             raise ValueError(f"{name} has mode {image.mode!r}, {COLOURED_MAP}")

@@ -342,6 +342,20 @@ def test_decoding_once_changes_nothing_but_time():
             assert torch.equal(plain[index][key], cached[index][key])
 
 
+@pytest.mark.parametrize("palette", [None, PALETTE], ids=["ids", "colours"])
+def test_masks_saved_as_jpeg_are_refused_whatever_their_ids(palette):
+    stream = io.BytesIO()
+    (as_colours if palette else lambda ids: Image.fromarray(ids.astype(np.uint8)))(next(drawn(1))[1]).save(
+        stream, "JPEG"
+    )
+    mask = Image.open(stream)
+    with pytest.raises(DatasetError, match="Row 3: the mask is a JPEG, whose compression changes ids.*PNG"):
+        LabelIds(palette)(mask, "Row 3")
+    picture = Image.new("RGB", mask.size)
+    with pytest.raises(ValueError, match="segmentation map.* is a JPEG.*PNG"):
+        FCNImageProcessor(num_labels=3)(picture, segmentation_maps=mask)
+
+
 def test_rows_of_rare_classes_can_be_drawn_as_often_as_others():
     # Class 2 is in one row of nine, class 1 in all.
     rows = rows_of([*drawn(8, ids=(0, 1)), *drawn(1, ids=(1, 2))])
