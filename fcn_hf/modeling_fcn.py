@@ -117,7 +117,7 @@ class FCNModel(FCNPreTrainedModel):
             pool5 of VGG) and the `last_hidden_state`. Several streams have their channels behind one another.
 
         Raises:
-            `ValueError`: if `pixel_values` have another shape, or too few pixels to train batch normalisation with.
+            `ValueError`: if `pixel_values` have another shape.
         """
         channels = self.config.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
@@ -130,16 +130,7 @@ class FCNModel(FCNPreTrainedModel):
         if checkpointing and not pixel_values.requires_grad:
             # Reentrant checkpointing leaves layers without gradients whose input asks for none.
             pixel_values = pixel_values.detach().requires_grad_()
-        try:
-            maps = self.trunk(pixel_values)
-        except ValueError as error:
-            # How far a trunk reduces a picture before its normalisation is known to the trunk alone.
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ValueError(
-                f"pixel_values of shape {tuple(pixel_values.shape)} become a single position, of which batch "
-                "normalisation can't learn; train with larger batches or crops, or with normalisation in eval mode."
-            ) from error
+        maps = self.trunk(pixel_values)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return BaseModelOutputWithNoAttention(
@@ -206,10 +197,8 @@ class FCNHead(nn.Module):
 
     def add(self, scores: torch.Tensor, finer: torch.Tensor, offset: int) -> torch.Tensor:
         """The sum where both are; `offset` positions of `finer` come before the first of `scores`."""
-        scores, finer = (
-            scores[..., max(-offset, 0) :, max(-offset, 0) :],
-            finer[..., max(offset, 0) :, max(offset, 0) :],
-        )
+        start, finer_start = max(-offset, 0), max(offset, 0)
+        scores, finer = scores[..., start:, start:], finer[..., finer_start:, finer_start:]
         # At the end the scores reach half a coarse position further, unless an unpadded fc6 has cost more than that.
         height, width = (finer if self.keeps_size else scores).shape[-2:]
         return scores[..., :height, :width] + finer[..., :height, :width]

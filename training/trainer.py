@@ -186,9 +186,18 @@ class FCNTrainer(Trainer):
         """Trainer's; a loss that isn't finite, which Trainer logs as 0, ends the run.
 
         Raises:
-            `FCNError`: naming the step.
+            `FCNError`: naming the step; or if pictures are too small for batch normalisation to learn of.
         """
-        loss = super().training_step(*args, **kwargs)
+        try:
+            loss = super().training_step(*args, **kwargs)
+        except ValueError as error:
+            # How far a trunk reduces a picture before it normalises is known to the trunk alone.
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise FCNError(
+                "A batch becomes a single position, of which batch normalisation can't learn; use larger batches or crops, "
+                "or freeze_batch_norm."
+            ) from error
         if not torch.isfinite(loss):
             raise FCNError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}; nothing is stored or scored. Lower "

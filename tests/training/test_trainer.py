@@ -7,6 +7,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from fcn_hf import FCNImageProcessor
 from fcn_hf.datasets import DatasetError
+from fcn_hf.errors import FCNError
 from fcn_hf.evaluation import evaluate_split
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.data import ScoredRows
@@ -193,3 +194,14 @@ def test_learning_rates_of_their_own_follow_the_schedule_and_are_resumed(tiny, t
     expected = straight.model.state_dict()
     for name, tensor in resumed.model.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_single_position_is_too_little_for_batch_normalisation_to_learn_of(tiny, tmp_path):
+    trainer = tiny_trainer(tiny(use_batch_norm=True), tmp_path, max_steps=1, save_strategy="no")
+    trainer.train_dataset = [{name: values[..., :16, :16] for name, values in trainer.train_dataset[0].items()}]
+    with pytest.raises(FCNError, match="A batch becomes a single position.*larger batches or crops"):
+        trainer.train()
+    frozen = OptimizerArguments(freeze_batch_norm=True)
+    again = tiny_trainer(tiny(use_batch_norm=True), tmp_path, None, frozen, max_steps=1, save_strategy="no")
+    again.train_dataset = trainer.train_dataset
+    again.train()
