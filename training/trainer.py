@@ -195,8 +195,8 @@ class FCNTrainer(Trainer):
             if "more than 1 value per channel" not in str(error):
                 raise
             raise FCNError(
-                "A batch becomes a single position, of which batch normalisation can't learn; use larger batches or crops, "
-                "or freeze_batch_norm."
+                "A batch becomes a single position, of which batch normalisation can't learn; use larger batches or "
+                "crops, or freeze_batch_norm."
             ) from error
         if not torch.isfinite(loss):
             raise FCNError(
