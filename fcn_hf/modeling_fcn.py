@@ -204,6 +204,16 @@ class FCNHead(nn.Module):
         return scores[..., :height, :width] + finer[..., :height, :width]
 
 
+class FCNHeads(nn.ModuleDict):
+    """One head a task. It has a forward of its own, as models in shards (FSDP) want of all containers."""
+
+    def forward(
+        self, maps: Sequence[torch.Tensor], size: tuple[int, int]
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """A trunk's maps -> the answer of each task's head."""
+        return {task: head(maps, size) for task, head in self.items()}
+
+
 class FCNForSemanticSegmentation(FCNPreTrainedModel):
     """FCN-32s, FCN-16s or FCN-8s, as `config.prediction_stride` says.
 
@@ -218,7 +228,7 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
         super().__init__(config)
         self.fcn = FCNModel(config)
         tasks = dict(config.tasks) if config.tasks else {"semantic": int(config.num_labels or 0)}
-        self.heads = nn.ModuleDict({task: FCNHead(config, count, self.fcn.trunk) for task, count in tasks.items()})
+        self.heads = FCNHeads({task: FCNHead(config, count, self.fcn.trunk) for task, count in tasks.items()})
         self.post_init()
 
     def segmentation_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -285,7 +295,7 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
                 there is only one class to be learned.
         """
         maps = self.fcn(pixel_values, output_hidden_states=True).hidden_states
-        answers = {task: head(maps, pixel_values.shape[-2:]) for task, head in self.heads.items()}
+        answers = self.heads(maps, pixel_values.shape[-2:])
         logits = {task: task_logits for task, (task_logits, _) in answers.items()}
         first_logits, coarse_scores = next(iter(answers.values()))
         if output_hidden_states is None:

@@ -46,6 +46,18 @@ class FCNStage(GradientCheckpointingLayer, nn.Sequential):
         return nn.Sequential.forward(self, hidden_state)
 
 
+class FCNStages(nn.ModuleList):
+    """Stages one behind the other. It has a forward of its own, as models in shards (FSDP) want of all containers."""
+
+    def forward(self, hidden_state: torch.Tensor) -> list[torch.Tensor]:
+        """`(B, C, H, W)` -> the feature map of each stage."""
+        maps = []
+        for stage in self:
+            hidden_state = stage(hidden_state)
+            maps.append(hidden_state)
+        return maps
+
+
 class FCNTrunk(nn.Module):
     """A classifier's stages and, behind them, its fully connected layers as convolutions.
 
@@ -63,7 +75,7 @@ class FCNTrunk(nn.Module):
 
     def __init__(self, stages: list[Layers], classifier: Layers):
         super().__init__()
-        self.stages = nn.ModuleList(FCNStage(OrderedDict(layers)) for layers in stages)
+        self.stages = FCNStages(FCNStage(OrderedDict(layers)) for layers in stages)
         self.classifier = nn.Sequential(OrderedDict(classifier))
         self.maps: dict[int, FeatureMap] = {}
         position = CoordinateMap()
@@ -79,12 +91,8 @@ class FCNTrunk(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """`(B, C, H, W)` -> the feature map of each stage (pool1 ... pool5 of VGG) and the answer (fc7)."""
-        maps = []
-        hidden_state = pixel_values
-        for stage in self.stages:
-            hidden_state = stage(hidden_state)
-            maps.append(hidden_state)
-        return [*maps, self.classifier(hidden_state)]
+        maps = self.stages(pixel_values)
+        return [*maps, self.classifier(maps[-1])]
 
 
 def windows(layers: Iterable[nn.Module]) -> Iterator[tuple[int, int, int]]:
