@@ -64,7 +64,7 @@ def finish(process):
 
 def test_a_recipe_s_shorter_edge_is_that_of_its_processor_in_evaluation_and_afterwards(streets_folder, tmp_path):
     recipe = ROOT / "training" / "recipes" / "camvid-fcn-8s-refine.yaml"
-    start = ["--model_name_or_path", ROOT / "space" / "models" / "fcn-8s"]
+    start = ["--model_name_or_path", ROOT / "space" / "models" / "street" / "fcn-8s"]
     edges = ["--shortest_edge", 96, "--longest_edge", 200, "--eval_strategy", "no"]
     finish(train(recipe, *tiny_overrides(streets_folder, tmp_path, steps=1), *start, *edges))
     processor = FCNImageProcessor.from_pretrained(tmp_path)
