@@ -9,6 +9,7 @@ from .convert.convolutionalize import convolutionalize
 from .image_processing_fcn import FCNImageProcessor, FCNImageProcessorPil
 from .metrics import ConfusionMatrix
 from .modeling_fcn import FCNForSemanticSegmentation, FCNModel, FCNPreTrainedModel
+from .optimization import optimize
 from .prediction import predict
 from .version import __version__
 
@@ -42,5 +43,6 @@ __all__ = [
     "__version__",
     "convolutionalize",
     "from_classifier",
+    "optimize",
     "predict",
 ]

@@ -114,7 +114,7 @@ class FCNPooling(nn.Module):
     """Max pooling with stride 2 of maps that are nowhere negative, with sizes rounded up as Caffe does.
 
     After ReLU a border of zeros changes no maximum, and unlike `ceil_mode=True` it puts no guard on even or odd sizes
-    into `torch.export`.
+    into `torch.export`; but it copies the map, so it is for graphs alone.
 
     Args:
         kernel_size (`int`): 2 (VGG) or 3 (AlexNet, GoogLeNet).
@@ -129,8 +129,10 @@ class FCNPooling(nn.Module):
 
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
         """`(B, C, H, W)` -> `(B, C, H', W')`, half as large."""
-        padded = F.pad(hidden_state, (self.padding, 1, self.padding, 1))
-        return F.max_pool2d(padded, self.kernel_size, self.stride)
+        if torch.compiler.is_compiling():
+            padded = F.pad(hidden_state, (self.padding, 1, self.padding, 1))
+            return F.max_pool2d(padded, self.kernel_size, self.stride)
+        return F.max_pool2d(hidden_state, self.kernel_size, self.stride, self.padding, ceil_mode=not self.padding)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

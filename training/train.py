@@ -17,6 +17,7 @@ if __package__ in (None, ""):
 
 from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.errors import FCNError
+from fcn_hf.optimization import keep_freed_memory
 from training.augmentation import training_augmentation
 from training.data import median_frequency_weights
 from training.ema import EMA_FILE, EMACallback, averaged_weights
@@ -155,6 +156,7 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         raise SystemExit("usage: python training/train.py RECIPE.yaml [--argument value ...]")
     recipes = read_recipes(Path(arguments[0]), arguments[1:])
+    keep_freed_memory()
     for number, recipe in enumerate(recipes, start=1):
         if len(recipes) > 1:
             start = recipe.model.model_name_or_path or "random weights"

@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
-from .torch_calls import Observer
+from ..torch_calls import Observer
 from .vectors_as_maps import Conversion, Refusal
 
 

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .torch_calls import Call
+from ..torch_calls import Call
 
 # Operations by the names that `Call.name` gives them.
 # Each number of the answer depends on the same number of the inputs, so shape and place don't matter.

@@ -1,0 +1,50 @@
+"""The embedded models' time for a picture beside torchfcn's FCN-8s, in one run.
+
+    pip install --no-deps torchfcn
+    python -m benchmarks.embedded --json embedded.json
+
+Each net sees one picture of 360x480 as it is, torchfcn's one of 375x500. The page's: what the networks of a kind take
+together, at the sizes to which their processors bring a picture of 360x480.
+"""
+
+import argparse
+
+import torch
+from PIL import Image
+
+from benchmarks.timing import medians, report, torchfcn_fcn8s
+from fcn_hf.prediction import load_model
+from space.inference import load_kinds, model_ids
+
+PEER = "torchfcn FCN-8s, 375x500"
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9, help="rounds in which each net runs once (default: 9)")
+    parser.add_argument("--json", help="also write the figures and the machine to this file")
+    arguments = parser.parse_args()
+
+    peer, large = torchfcn_fcn8s(), torch.randn(1, 3, 375, 500)
+    small = torch.randn(1, 3, 360, 480)
+    passes = {PEER: lambda: peer(large)}
+    for kind, folders in model_ids({}).items():
+        for folder in folders:
+            model, _ = load_model(folder)
+            passes[f"{kind} FCN-{model.config.prediction_stride}s, 360x480"] = lambda model=model: model(small)
+    picture = Image.new("RGB", (480, 360))
+    for kind in load_kinds(model_ids({})):
+        inputs = [(each.model, each.processor(picture, return_tensors="pt")) for each in kind.segmenters]
+        name = f"the page's {len(inputs)} of {kind.name}"
+        passes[name] = lambda inputs=inputs: [model(**given) for model, given in inputs]
+    seconds = medians(passes, arguments.repeats)
+    rows = {
+        name: {"ms": round(each * 1000), "torchfcn / this": round(seconds[PEER] / each, 1)}
+        for name, each in seconds.items()
+    }
+    report("net", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+import pytest
+import torch
+from torch import nn
+from transformers import ResNetConfig, TimmBackboneConfig
+
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, optimize
+from fcn_hf.errors import FCNError
+from fcn_hf.optimization import fold_batch_norm
+from fcn_hf.prediction import load_model
+
+NARROW = {"hidden_sizes": [4, 6, 8, 8, 8], "hidden_size": 8}
+RESNET = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 12, 16], depths=[1, 1, 1, 1], layer_type="bottleneck")
+TIMM = TimmBackboneConfig(backbone="tf_efficientnet_lite0", out_indices=[2, 3, 4], use_pretrained_backbone=False)
+CONFIGS = {
+    "vgg": {**NARROW, "use_batch_norm": True},
+    "plain vgg": NARROW,
+    "streams": {**NARROW, "use_batch_norm": True, "streams": (3, 1)},
+    "googlenet": {"backbone": "googlenet", "hidden_sizes": [8, 24, 60, 104, 128], "use_batch_norm": True},
+    "resnet": {"backbone": "auto", "backbone_config": RESNET},
+    "timm": {"backbone": "auto", "backbone_config": TIMM},
+}
+
+
+def trained_net(settings: dict) -> FCNForSemanticSegmentation:
+    """A net whose normalisations and skips matter, as after training."""
+    torch.manual_seed(0)
+    net = FCNForSemanticSegmentation(FCNConfig(num_labels=5, **settings)).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.1, 0.1)
+    for name, parameter in net.heads.named_parameters():
+        if "score" in name and "up" not in name:
+            nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_the_answers_stay_the_same_without_batch_normalisation(name):
+    net = trained_net(CONFIGS[name])
+    channels = net.config.num_channels
+    pictures = [torch.randn(2, channels, 75, 98), torch.randn(1, channels, 1, 1)]
+    before = [net(picture).logits for picture in pictures]
+    optimized = optimize(net)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in optimized.modules())
+    for picture, logits in zip(pictures, before, strict=True):
+        torch.testing.assert_close(optimized(picture).logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
+
+
+class ReadTwice(nn.Module):
+    """A convolution whose answer goes to the normalisation and past it."""
+
+    config = FCNConfig()
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.alone, self.alone_bn = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
+
+    def forward(self, picture):
+        answer = self.conv(picture)
+        return self.alone_bn(self.alone(answer + self.bn(answer)))
+
+
+@torch.no_grad()
+def test_a_convolution_that_others_read_too_is_left_as_it_is():
+    net, picture = ReadTwice().eval(), torch.randn(1, 3, 5, 5)
+    net.bn.running_mean.fill_(0.5)
+    net.alone_bn.running_mean.fill_(0.5)
+    before = net(picture)
+    fold_batch_norm(net)
+    assert isinstance(net.bn, nn.BatchNorm2d) and not isinstance(net.alone_bn, nn.BatchNorm2d)
+    torch.testing.assert_close(net(picture), before)
+
+
+@torch.no_grad()
+def test_bfloat16_keeps_the_class_of_nearly_all_pixels():
+    net, picture = trained_net(CONFIGS["vgg"]), torch.randn(1, 3, 64, 96)
+    classes = net(picture).logits.argmax(1)
+    logits = optimize(net, torch.bfloat16)(picture).logits
+    assert logits.dtype == torch.bfloat16
+    assert (logits.argmax(1) == classes).float().mean() > 0.95
+
+
+def test_whole_numbers_are_no_dtype_of_a_net():
+    with pytest.raises(FCNError, match="dtype is torch.int8; expected a floating-point one"):
+        optimize(trained_net(NARROW), torch.int8)
+
+
+def test_loaded_models_are_optimized():
+    model, _ = load_model("space/models/street/fcn-8s")
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert model.fcn.trunk.stages[0].conv1_1.weight.is_contiguous(memory_format=torch.channels_last)
