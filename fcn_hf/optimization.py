@@ -20,7 +20,7 @@ PROBE = 64
 
 
 def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
-    """Make a model answer faster. It is changed in place, and is for inference alone: neither train nor save it.
+    """Make a model answer faster. It is changed in place, for inference alone: it can't be saved, and isn't to be trained.
 
     Its answers stay the same but for rounding (about 1e-6 of the largest score in float32): convolutions lie in memory
     channels last, which those of CPUs are fastest in; batch normalisation is folded into the convolution before it; and
@@ -46,7 +46,13 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
     for module in model.modules():
         if isinstance(module, nn.ReLU | nn.ReLU6):
             module.inplace = True
+    model.save_pretrained = refuse_to_save
     return model
+
+
+def refuse_to_save(*args: Any, **kwargs: Any) -> None:
+    """What stands in place of `save_pretrained`: an optimized model's weights aren't those that its config describes."""
+    raise FCNError("This model was made for inference by optimize; save what from_pretrained gives, before optimize.")
 
 
 def keep_freed_memory() -> None:

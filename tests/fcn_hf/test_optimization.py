@@ -91,7 +91,9 @@ def test_whole_numbers_are_no_dtype_of_a_net():
         optimize(trained_net(NARROW), torch.int8)
 
 
-def test_loaded_models_are_optimized():
+def test_loaded_models_are_optimized_and_not_for_saving(tmp_path):
     model, _ = load_model("space/models/street/fcn-8s")
+    with pytest.raises(FCNError, match="before optimize"):
+        model.save_pretrained(tmp_path)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert model.fcn.trunk.stages[0].conv1_1.weight.is_contiguous(memory_format=torch.channels_last)

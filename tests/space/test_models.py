@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from fcn_hf import FCNConfig
-from fcn_hf.prediction import load_model
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted((ROOT / "space" / "models").glob("*/*"))
@@ -31,9 +30,9 @@ def test_an_embedded_model_is_small_and_holds_no_code(folder):
 
 
 def test_saving_an_embedded_model_writes_its_code(tmp_path):
-    model, processor = load_model(str(ROOT / "space" / "models" / "street" / "fcn-8s"))
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
+    folder = ROOT / "space" / "models" / "street" / "fcn-8s"
+    FCNForSemanticSegmentation.from_pretrained(folder).save_pretrained(tmp_path)
+    FCNImageProcessor.from_pretrained(folder).save_pretrained(tmp_path)
     code = {path.name for path in tmp_path.glob("*.py")}
     assert code == {path.name for path in (ROOT / "fcn_hf").glob("*_fcn.py")}
     for file in ("config.json", "preprocessor_config.json"):
