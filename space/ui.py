@@ -12,12 +12,14 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
+from starlette.middleware import Middleware
 
 from fcn_hf.palettes import class_colours, label_picture, overlay
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, browser_copy, read_picture
-from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited
+from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, NothingFetched, UploadsOnly, limited
+from space.waiting import AttendedQueue
 
 PAGE = Path(__file__).parent / "page"
 
@@ -34,7 +36,10 @@ HINT = "Choose a picture above, or one of the examples, and the networks will co
 
 NOT_SHOWN = "This picture was not segmented, as the notice says (perhaps too many waited): please choose it again."
 
-SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--fcn-opacity', value / 100); }"
+SET_OPACITY = """(value) => {
+  if (!Number.isFinite(value)) return;
+  document.documentElement.style.setProperty('--fcn-opacity', Math.min(100, Math.max(0, value)) / 100);
+}"""
 
 THEME = gr.themes.Default(
     primary_hue="indigo",
@@ -96,10 +101,10 @@ class Handlers:
 
     def example(self, name: str, index: int) -> str:
         """The path of one of a kind's examples."""
-        try:
-            return str(self.kinds[name].examples.paths[index])
-        except (TypeError, IndexError):
-            raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False) from None
+        paths = self.kinds[name].examples.paths
+        if not isinstance(index, int) or index not in range(len(paths)):
+            raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False)
+        return str(paths[index])
 
     def is_example(self, path: str) -> bool:
         try:
@@ -257,7 +262,10 @@ def build() -> gr.Blocks:
                 **networks,
             )
     page.hide_private_events()
-    return page.queue(max_size=MAX_WAITING)
+    # `api_open=False`: no request passes by the queue.
+    page.queue(max_size=MAX_WAITING, api_open=False)
+    page._queue = AttendedQueue.in_place_of(page._queue)
+    return page
 
 
 def address() -> tuple[str, int]:
@@ -279,6 +287,7 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
         "max_file_size": MAX_UPLOAD_BYTES,
         "ssr_mode": False,
         "share": False,
+        "app_kwargs": {"middleware": [Middleware(NothingFetched)]},
     }
     return page.launch(**(settings | options))
 
