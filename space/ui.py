@@ -90,14 +90,18 @@ class Handlers:
             panels.append(truth_panel(result.truth, labels))
         return comparison(result.picture, panels, labels, self.colours[name])
 
-    def choose(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any, Any]:
-        """Another kind of picture: its examples, and the first of them in place of another kind's, or else the same
-        picture by its networks."""
+    def gallery(self, name: str) -> gr.Dataset:
+        """The examples of a kind of picture."""
         paths = [str(path) for path in self.kinds[name].examples.paths]
-        gallery = gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
+        return gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
+
+    def choose(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any]:
+        """For another kind of picture: its first example in place of another kind's, or else the same picture by its
+        networks."""
+        paths = self.kinds[name].examples.paths
         if paths and (upload is None or self.is_example(upload["path"])):
-            return gallery, paths[0], gr.skip()
-        return gallery, gr.skip(), self.show(name, upload["path"] if upload else None)
+            return str(paths[0]), gr.skip()
+        return gr.skip(), self.show(name, upload["path"] if upload else None)
 
     def example(self, name: str, index: int) -> str:
         """The path of one of a kind's examples."""
@@ -226,12 +230,14 @@ def build() -> gr.Blocks:
         chosen = kind.change(
             limited(handlers.choose),
             [kind, picture],
-            [gallery, picture, results],
+            [picture, results],
             preprocess=False,
             show_progress_on=results,
             api_visibility="private",
             **networks,
         )
+        # Past the queue, so that a full one leaves no examples of another kind.
+        kind.change(handlers.gallery, kind, gallery, queue=False, api_visibility="private")
         for event in (shown, chosen):
             # A full queue answers before any handler runs: masks of another picture must not stay below this one.
             not_shown = f"() => {json.dumps(message(NOT_SHOWN, 'error'))}"

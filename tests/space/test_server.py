@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from space import ui, uploads
 from space.inference import Segmentation, Segmenter, load_segmenters
 from space.pictures import EXAMPLES, read_picture
 from tests.helpers import free_port
-from tests.space.visitors import call, send
+from tests.space.visitors import call, send, trigger
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,6 +139,33 @@ def test_a_malformed_call_is_answered_with_a_sentence(server, data):
 def test_an_unknown_kind_is_answered_with_a_sentence(server, name):
     kind, content = call(server, "compare", [{"path": send(server, STREET)}, name])
     assert kind == "error" and content["error"].startswith("There is no kind of picture")
+
+
+@pytest.mark.parametrize(
+    "value", [500, -3, float("nan"), 10**400, "60", None, True, [60], {"path": str(STREET)}], ids=str
+)
+def test_a_number_out_of_range_is_answered_with_a_sentence(server, value):
+    config = httpx.get(f"{server}/config").json()
+    ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
+    for event in config["dependencies"]:
+        if [ids["fcn-opacity"], "input"] in event["targets"]:
+            success, output = trigger(server, {"fn_index": event["id"], "data": [value]})
+            assert not success and re.search("is a number from 0 to 100|Please send a picture", output["error"])
+        if [ids["fcn-examples"], "click"] in event["targets"] and value is not True:
+            success, output = trigger(server, {"fn_index": event["id"], "data": ["models", value]})
+            assert not success and re.search("There is no example|Please send a picture", output["error"])
+
+
+def test_no_address_is_fetched(server):
+    for address in ("http://example.com/a.png", "HTTPS://example.com/a.png", "http%3A//example.com"):
+        answer = httpx.get(f"{server}/gradio_api/file={address}")
+        assert (answer.status_code, answer.text) == (403, uploads.NOT_FETCHED)
+
+
+def test_a_full_queue_leaves_no_examples_of_another_kind(server):
+    config = httpx.get(f"{server}/config").json()
+    (gallery,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "fcn-examples"]
+    assert [event["queue"] for event in config["dependencies"] if gallery in event["outputs"]] == [False]
 
 
 def test_private_events_have_no_name_to_call_them_by(server):
