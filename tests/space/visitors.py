@@ -6,7 +6,8 @@ import uuid
 
 import httpx
 
-HTTP = httpx.Client(timeout=60)
+# The server hangs up after some errors, so no connection is used twice.
+HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def send(server, path):
