@@ -12,12 +12,14 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
+from starlette.middleware import Middleware
 
 from fcn_hf.palettes import class_colours, label_picture, overlay
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, browser_copy, read_picture
-from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited
+from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, NothingFetched, UploadsOnly, limited
+from space.waiting import AttendedQueue
 
 PAGE = Path(__file__).parent / "page"
 
@@ -34,7 +36,10 @@ HINT = "Choose a picture above, or one of the examples, and the networks will co
 
 NOT_SHOWN = "This picture was not segmented, as the notice says (perhaps too many waited): please choose it again."
 
-SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--fcn-opacity', value / 100); }"
+SET_OPACITY = """(value) => {
+  if (!Number.isFinite(value)) return;
+  document.documentElement.style.setProperty('--fcn-opacity', Math.min(100, Math.max(0, value)) / 100);
+}"""
 
 THEME = gr.themes.Default(
     primary_hue="indigo",
@@ -85,21 +90,25 @@ class Handlers:
             panels.append(truth_panel(result.truth, labels))
         return comparison(result.picture, panels, labels, self.colours[name])
 
-    def choose(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any, Any]:
-        """Another kind of picture: its examples, and the first of them in place of another kind's, or else the same
-        picture by its networks."""
+    def gallery(self, name: str) -> gr.Dataset:
+        """The examples of a kind of picture."""
         paths = [str(path) for path in self.kinds[name].examples.paths]
-        gallery = gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
+        return gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
+
+    def choose(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any]:
+        """For another kind of picture: its first example in place of another kind's, or else the same picture by its
+        networks."""
+        paths = self.kinds[name].examples.paths
         if paths and (upload is None or self.is_example(upload["path"])):
-            return gallery, paths[0], gr.skip()
-        return gallery, gr.skip(), self.show(name, upload["path"] if upload else None)
+            return str(paths[0]), gr.skip()
+        return gr.skip(), self.show(name, upload["path"] if upload else None)
 
     def example(self, name: str, index: int) -> str:
         """The path of one of a kind's examples."""
-        try:
-            return str(self.kinds[name].examples.paths[index])
-        except (TypeError, IndexError):
-            raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False) from None
+        paths = self.kinds[name].examples.paths
+        if not isinstance(index, int) or index not in range(len(paths)):
+            raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False)
+        return str(paths[index])
 
     def is_example(self, path: str) -> bool:
         try:
@@ -221,12 +230,14 @@ def build() -> gr.Blocks:
         chosen = kind.change(
             limited(handlers.choose),
             [kind, picture],
-            [gallery, picture, results],
+            [picture, results],
             preprocess=False,
             show_progress_on=results,
             api_visibility="private",
             **networks,
         )
+        # Past the queue, so that a full one leaves no examples of another kind.
+        kind.change(handlers.gallery, kind, gallery, queue=False, api_visibility="private")
         for event in (shown, chosen):
             # A full queue answers before any handler runs: masks of another picture must not stay below this one.
             not_shown = f"() => {json.dumps(message(NOT_SHOWN, 'error'))}"
@@ -257,7 +268,10 @@ def build() -> gr.Blocks:
                 **networks,
             )
     page.hide_private_events()
-    return page.queue(max_size=MAX_WAITING)
+    # `api_open=False`: no request passes by the queue.
+    page.queue(max_size=MAX_WAITING, api_open=False)
+    page._queue = AttendedQueue.in_place_of(page._queue)
+    return page
 
 
 def address() -> tuple[str, int]:
@@ -279,6 +293,7 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
         "max_file_size": MAX_UPLOAD_BYTES,
         "ssr_mode": False,
         "share": False,
+        "app_kwargs": {"middleware": [Middleware(NothingFetched)]},
     }
     return page.launch(**(settings | options))
 

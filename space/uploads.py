@@ -15,6 +15,8 @@ from typing import Any
 import anyio
 import gradio as gr
 from gradio.utils import get_upload_folder
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcn_hf.errors import FCNError
 
@@ -28,6 +30,9 @@ NOT_UPLOADED = (
     "Addresses, and files that were not uploaded here or were deleted since, are not opened."
 )
 """One sentence for all of it: whether a file that isn't a visitor's exists is not to be told from the answer."""
+
+NOT_ANSWERED = "This request could not be answered: it is not one that the page or its documented API sends."
+NOT_FETCHED = "Addresses are not fetched: please send the file itself."
 
 TOO_LONG = f"This picture took longer than {MAX_SECONDS} seconds and was given up: please send a smaller one."
 
@@ -43,6 +48,15 @@ class UploadsOnly(gr.Blocks):
     that the rest of it sees of a request.
     """
 
+    async def process_api(self, *arguments: Any, **settings: Any) -> dict[str, Any]:
+        """Gradio's own, where whatever goes wrong is answered with a sentence."""
+        try:
+            return await super().process_api(*arguments, **settings)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise gr.Error(NOT_ANSWERED) from error
+
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
@@ -56,6 +70,18 @@ class UploadsOnly(gr.Blocks):
         for event in self.fns.values():
             if event.api_visibility == "private":
                 event.api_name = None
+
+
+class NothingFetched:
+    """In front of Gradio, which would fetch the address in `file=http://...` for whoever asks."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = scope["path"].lower() if scope["type"] == "http" else ""
+        app = PlainTextResponse(NOT_FETCHED, 403) if "file=http:" in asked or "file=https:" in asked else self.app
+        await app(scope, receive, send)
 
 
 def uploaded(value: Any) -> str:
@@ -115,6 +141,24 @@ def _default(component: Any) -> Any:
 def _checked(component: Any, value: Any) -> Any:
     if isinstance(component, gr.Image):
         return None if value is None else {"path": uploaded(value), "meta": {"_type": "gradio.FileData"}}
+    if _names_a_file(value):
+        raise gr.Error(NOT_UPLOADED, print_exception=False)
     if isinstance(component, gr.Radio) and value not in (names := [str(name) for _, name in component.choices]):
-        raise gr.Error(f"There is no kind of picture {str(value)[:40]!r}, but: {', '.join(names)}.")
+        raise gr.Error(f"There is no kind of picture {_brief(value)}, but: {', '.join(names)}.", print_exception=False)
+    if isinstance(component, gr.Slider):
+        least, most = component.minimum, component.maximum
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            sentence = f"{component.label} is a number from {least} to {most}, not {_brief(value)}."
+            raise gr.Error(sentence, print_exception=False)
     return value
+
+
+def _names_a_file(value: Any) -> bool:
+    """Whether Gradio could take a part of this for a file, which it would look for or fetch."""
+    if isinstance(value, dict):
+        return not value.keys().isdisjoint(("path", "url")) or any(map(_names_a_file, value.values()))
+    return isinstance(value, list) and any(map(_names_a_file, value))
+
+
+def _brief(value: Any) -> str:
+    return repr(str(value)[:40])

@@ -14,8 +14,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers import build_tiny
+
+# The same few examples in every run; FCN_FUZZ_EXAMPLES=5000 looks for new ones for some minutes.
+examples = int(os.environ.get("FCN_FUZZ_EXAMPLES", "0"))
+settings.register_profile(
+    "ci",
+    derandomize=not examples,
+    deadline=None,
+    max_examples=examples or 20,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("ci")
 
 
 @pytest.fixture

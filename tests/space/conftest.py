@@ -1,23 +1,17 @@
 """Tiny untrained networks in folders, drawn example pictures, and the page served on a free port."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.load_page import start_page
 from space.pictures import EXAMPLES
 from tests.helpers import free_port, save_tiny
 
-ROOT = Path(__file__).resolve().parents[2]
 LABELS = tuple(json.loads((EXAMPLES / "street" / "id2label.json").read_text()).values())
-STARTUP_SECONDS = 300
 
 
 @pytest.fixture(scope="session")
@@ -66,25 +60,8 @@ def _noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
 def server(model_folders, tmp_path_factory) -> str:
     """Address of `python app.py` with the tiny networks."""
     port = free_port()
-    environment = {**os.environ, "FCN_MODELS": ",".join(model_folders), "PORT": str(port)}
-    environment["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_served(url, process)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _wait_until_served(url: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "app.py ended before it served"
-        try:
-            urllib.request.urlopen(f"{url}/config", timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(f"{url} did not answer within {STARTUP_SECONDS} s")
+    folder = str(tmp_path_factory.mktemp("uploads"))
+    process = start_page(port, FCN_MODELS=",".join(model_folders), GRADIO_TEMP_DIR=folder)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(20)

@@ -121,6 +121,15 @@ def test_opacity_acts_on_every_panel(page):
             "value => [...document.querySelectorAll('.fcn-mask')].every(m => +getComputedStyle(m).opacity === value)",
             arg=percent / 100,
         )
+    number = page.locator("#fcn-opacity input[type=number]")
+    for text, percent in (("500", 100), ("-3", 0)):
+        number.fill(text)
+        number.blur()
+        page.wait_for_function(
+            "value => getComputedStyle(document.documentElement).getPropertyValue('--fcn-opacity') == value",
+            arg=percent / 100,
+        )
+        assert number.input_value() == str(percent)
 
 
 def test_a_class_of_the_legend_can_be_seen_alone(page):

@@ -3,12 +3,11 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -19,10 +18,12 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from benchmarks.load_page import local_answers, mixed_pictures, wrong_answers
 from space import ui, uploads
 from space.inference import Segmentation, Segmenter, load_segmenters
 from space.pictures import EXAMPLES, read_picture
 from tests.helpers import free_port
+from tests.space.visitors import call, send, trigger
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,17 +62,12 @@ def test_a_picture_that_is_no_example_has_no_mean_iou(client, noise_picture, tmp
     assert [entry["mean_iou"] for entry in ask(client, tmp_path / "a.jpg")[2]] == [None] * 3
 
 
-def test_concurrent_requests_do_not_meet(server, client, noise_picture, model_folders, tmp_path):
-    segmenter = load_segmenters(model_folders)[2]
-    paths = []
-    for seed in range(6):
-        paths.append(tmp_path / f"{seed}.png")
-        noise_picture(40 + seed, 30, seed).save(paths[-1])
-    clients = [client, Client(server, verbose=False, download_files=tmp_path / "other")]
-    with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda index: ask(clients[index % 2], paths[index]), range(6)))
-    for path, (_, label_maps, _) in zip(paths, answers, strict=True):
-        assert np.array_equal(Image.open(label_maps[2]["image"]), segmenter.segment(read_picture(path)).mask)
+def test_requests_of_many_clients_do_not_meet(server, model_folders, tmp_path):
+    segmenters = load_segmenters(model_folders)
+    expected = {path: local_answers(segmenters, path) for path in mixed_pictures(tmp_path, 24, longest_side=64)}
+    assert len({finest for _, _, finest in expected.values()}) == 24
+    answers = []
+    assert wrong_answers(server, expected, clients=4, answered=lambda: answers.append(1)) == [] and len(answers) == 24
 
 
 @pytest.mark.parametrize(
@@ -97,26 +93,6 @@ def test_no_picture_is_explained(client):
 def test_a_file_of_the_server_is_not_given_out(client):
     with pytest.raises(AppError):
         client.predict({"path": str(ROOT / "app.py"), "meta": {"_type": "gradio.FileData"}}, api_name="/compare")
-
-
-def call(server, event, data, seconds=60):
-    """What a bare request is answered: the kind of the last message, "complete" or "error", and its data."""
-    with httpx.Client(base_url=server, timeout=seconds) as http:
-        started = http.post(f"/gradio_api/call/{event}", json={"data": data})
-        if started.status_code != 200:
-            return "refused", started.text
-        deadline, kind = time.monotonic() + seconds, None
-        with http.stream("GET", f"/gradio_api/call/{event}/{started.json()['event_id']}") as messages:
-            for line in messages.iter_lines():
-                kind = line.removeprefix("event: ") if line.startswith("event: ") else kind
-                if line.startswith("data: ") and kind in ("complete", "error"):
-                    return kind, json.loads(line.removeprefix("data: "))
-                assert time.monotonic() < deadline, "only heartbeats"
-
-
-def send(server, path):
-    """Upload a file; its path at the server."""
-    return httpx.post(f"{server}/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()[0]
 
 
 META = {"_type": "gradio.FileData"}
@@ -163,6 +139,33 @@ def test_a_malformed_call_is_answered_with_a_sentence(server, data):
 def test_an_unknown_kind_is_answered_with_a_sentence(server, name):
     kind, content = call(server, "compare", [{"path": send(server, STREET)}, name])
     assert kind == "error" and content["error"].startswith("There is no kind of picture")
+
+
+@pytest.mark.parametrize(
+    "value", [500, -3, float("nan"), 10**400, "60", None, True, [60], {"path": str(STREET)}], ids=str
+)
+def test_a_number_out_of_range_is_answered_with_a_sentence(server, value):
+    config = httpx.get(f"{server}/config").json()
+    ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
+    for event in config["dependencies"]:
+        if [ids["fcn-opacity"], "input"] in event["targets"]:
+            success, output = trigger(server, {"fn_index": event["id"], "data": [value]})
+            assert not success and re.search("is a number from 0 to 100|Please send a picture", output["error"])
+        if [ids["fcn-examples"], "click"] in event["targets"] and value is not True:
+            success, output = trigger(server, {"fn_index": event["id"], "data": ["models", value]})
+            assert not success and re.search("There is no example|Please send a picture", output["error"])
+
+
+def test_no_address_is_fetched(server):
+    for address in ("http://example.com/a.png", "HTTPS://example.com/a.png", "http%3A//example.com"):
+        answer = httpx.get(f"{server}/gradio_api/file={address}")
+        assert (answer.status_code, answer.text) == (403, uploads.NOT_FETCHED)
+
+
+def test_a_full_queue_leaves_no_examples_of_another_kind(server):
+    config = httpx.get(f"{server}/config").json()
+    (gallery,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "fcn-examples"]
+    assert [event["queue"] for event in config["dependencies"] if gallery in event["outputs"]] == [False]
 
 
 def test_private_events_have_no_name_to_call_them_by(server):

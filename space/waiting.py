@@ -1,0 +1,87 @@
+"""The line in which requests wait: only those are worked on whose client listens for the answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gradio.queueing import Event, Queue
+from gradio.server_messages import ProcessCompletedMessage
+
+TIME_TO_LISTEN = 5
+"""Seconds from a request to its client's listening, which is a call of its own; after that it makes room for others."""
+
+LONGEST_UNHEARD = 60
+"""Seconds that a request waits at most for its client to listen. It is in nobody's way meanwhile."""
+
+NOBODY_LISTENED = "Nobody listened for the answer of this request, so it was given up: please send it again."
+
+
+class AttendedQueue(Queue):
+    """Gradio's queue, but for requests whose client has gone, or never asked for the answer.
+
+    Gradio itself removes what waits when a client that listens hangs up, and works on all that no client ever listens
+    for. Here such requests are overtaken by those with a listener, and are given up after `LONGEST_UNHEARD` seconds, or
+    sooner where the queue is full.
+
+    A client listens if it takes its messages: each request gets one, of its place in the line, when it is accepted.
+    """
+
+    @classmethod
+    def in_place_of(cls, queue: Queue) -> AttendedQueue:
+        """An empty one with the settings of another."""
+        return cls(
+            queue.live_updates,
+            queue.max_thread_count,
+            queue.update_intervals,
+            queue.max_size,
+            queue.blocks,
+            queue.default_concurrency_limit,
+        )
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self._last_heard: WeakKeyDictionary[Event, float] = WeakKeyDictionary()
+
+    async def push(self, *arguments: Any, **settings: Any) -> Any:
+        """Gradio's own, where room is made in a full queue."""
+        if self.max_size is not None and len(self) >= self.max_size:
+            unheard = [event for event in self._waiting() if not self._is_heard(event)]
+            longest = max(unheard, key=self._unheard_seconds, default=None)
+            if longest is not None and self._unheard_seconds(longest) > TIME_TO_LISTEN:
+                self._give_up(longest)
+        return await super().push(*arguments, **settings)
+
+    def get_events(self) -> tuple[list[Event], bool, str] | None:
+        """Gradio's own, which takes the first in the line, of those with a listener."""
+        heard = {event for event in self._waiting() if self._is_heard(event)}
+        self._last_heard.update(dict.fromkeys(heard, time.monotonic()))
+        for event in self._waiting():
+            if self._unheard_seconds(event) > LONGEST_UNHEARD:
+                self._give_up(event)
+        lines = {line: line.queue for line in self.event_queue_per_concurrency_id.values()}
+        for line, events in lines.items():
+            line.queue = [event for event in events if event in heard]
+        found = super().get_events()
+        taken = found[0] if found else []
+        for line, events in lines.items():
+            line.queue = [event for event in events if event not in taken]
+        return found
+
+    def _waiting(self) -> list[Event]:
+        return [event for line in self.event_queue_per_concurrency_id.values() for event in line.queue]
+
+    def _is_heard(self, event: Event) -> bool:
+        messages = self.pending_messages_per_session.get(event.session_hash)
+        return messages is not None and messages.empty()
+
+    def _unheard_seconds(self, event: Event) -> float:
+        return time.monotonic() - self._last_heard.get(event, event.enqueue_time)
+
+    def _give_up(self, event: Event) -> None:
+        self.event_queue_per_concurrency_id[event.concurrency_id].queue.remove(event)
+        self.event_ids_to_events.pop(event._id, None)
+        if event.session_hash in self.pending_messages_per_session:
+            output = {"error": NOBODY_LISTENED}
+            self.send_message(event, ProcessCompletedMessage(output=output, title="Error", success=False))

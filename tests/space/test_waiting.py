@@ -1,0 +1,90 @@
+"""Requests whose client has gone, or never listens, keep nobody waiting and are not worked on."""
+
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from space import ui, waiting
+from space.inference import Segmentation, Segmenter
+from tests.helpers import free_port
+from tests.space.visitors import ask, call, listen, send
+
+PATIENCE = 60
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """In place of the network: the widths of the pictures it was given, and the event until which it works on one."""
+    widths, may_go_on = [], threading.Event()
+    may_go_on.set()
+
+    def segment(self, picture):
+        widths.append(picture.width)
+        assert may_go_on.wait(PATIENCE)
+        return Segmentation(np.zeros((picture.height, picture.width), np.uint8), 0.1, dict.fromkeys(self.labels, 0))
+
+    monkeypatch.setattr(Segmenter, "segment", segment)
+    return widths, may_go_on
+
+
+@pytest.fixture
+def page(worker, model_folders, monkeypatch, tmp_path):
+    """Address of a page in this process, with one network."""
+    monkeypatch.setenv("FCN_MODELS", model_folders[0])
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    page = ui.build()
+    port = free_port()
+    ui.launch(page, server_port=port, prevent_thread_lock=True, quiet=True)
+    yield f"http://127.0.0.1:{port}"
+    worker[1].set()
+    page.close()
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_only_what_somebody_listens_for_is_worked_on(page, worker, noise_picture, tmp_path, monkeypatch):
+    def uploaded(width):
+        noise_picture(width, 8).save(path := tmp_path / f"{width}.png")
+        return [{"path": send(page, path)}]
+
+    def size():
+        return httpx.get(f"{page}/gradio_api/queue/status").json()["queue_size"]
+
+    widths, may_go_on = worker
+    widths.clear()
+    may_go_on.clear()
+    monkeypatch.setattr(waiting, "TIME_TO_LISTEN", PATIENCE)
+    ghost = uploaded(30)
+    with ThreadPoolExecutor() as pool:
+        served = pool.submit(call, page, "compare", uploaded(10))
+        until(lambda: widths == [10])
+        gone = [ask(page, "compare", ghost).json()["event_id"] for _ in range(ui.MAX_WAITING)]
+        assert ask(page, "compare", ghost).status_code == 503
+        for event_id in gone[:2]:
+            with contextlib.suppress(httpx.ReadTimeout):
+                httpx.get(f"{page}/gradio_api/call/compare/{event_id}", timeout=0.2)
+        until(lambda: size() == ui.MAX_WAITING - 2)
+        unheard = gone[2:] + [ask(page, "compare", ghost).json()["event_id"] for _ in range(2)]
+        monkeypatch.setattr(waiting, "TIME_TO_LISTEN", 0)
+        next_one = pool.submit(call, page, "compare", uploaded(20))
+        until(lambda: len(widths) == 1 and size() == ui.MAX_WAITING)
+        may_go_on.set()
+        assert served.result()[0] == next_one.result()[0] == "complete"
+    assert widths == [10, 20]
+    given_up = ("error", {"error": waiting.NOBODY_LISTENED})
+    assert listen(page, "compare", unheard[0]) == given_up  # it made room
+    assert listen(page, "compare", unheard[1])[0] == "complete" and widths == [10, 20, 30]  # late, but it listens
+
+    monkeypatch.setattr(waiting, "LONGEST_UNHEARD", 0)
+    until(lambda: size() == 0)
+    assert listen(page, "compare", unheard[2]) == given_up and widths == [10, 20, 30]
