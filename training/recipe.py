@@ -5,11 +5,12 @@ A recipe may name another as its `base` and then holds only what differs; null l
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 import yaml
@@ -205,13 +206,8 @@ def _check(recipe: Recipe) -> None:
     try:
         if training.optim_target_modules is None:
             check_momentum(Trainer.get_optimizer_cls_and_kwargs(training)[0], recipe.optimizer.momentum)
-        get_scheduler(
-            training.lr_scheduler_type,
-            optimizer,
-            training.get_warmup_steps(steps),
-            steps,
-            training.lr_scheduler_kwargs,
-        )
+        warmup, more = training.get_warmup_steps(steps), cast(Any, training.lr_scheduler_kwargs)  # parsed by now
+        get_scheduler(training.lr_scheduler_type, optimizer, warmup, steps, more)
         get_reporting_integration_callbacks(training.report_to)
     except FCNError:
         raise
@@ -226,9 +222,9 @@ def _read_settings(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
     `above` are the recipes that it is the base of.
     """
-    if any(path == recipe or path.samefile(recipe) for recipe in above if path.is_file()):
+    if any(path == recipe or path.samefile(recipe) for recipe in above if os.path.isfile(path)):
         raise DatasetError(f"The recipe {str(path)!r} is its own base; end the circle of {_chain((*above, path))}.")
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's, it takes any text
         needed = f", which is a base in {_chain((*above, path))}" if above else ""
         raise DatasetError(f"There is no recipe {str(path)!r}{needed}; those of the project are in training/recipes.")
     try:

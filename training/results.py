@@ -60,6 +60,8 @@ def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegme
     if trainer.is_world_process_zero():
         check_finite(state_dict, "the trained model")
         processor: Any = trainer.processing_class
+        # A setting of language models, which Trainer leaves behind when it trains and not when it had trained before.
+        vars(model.config).pop("use_cache", None)
         export_model(model, processor, recipe.folder, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()
 

@@ -6,7 +6,7 @@ import os
 import reprlib
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ RECIPE_FILE = "recipe.json"
 LEFT_OUT = ("output_dir", "resume_from_checkpoint", "disable_tqdm", "hub_token", "local_rank", "use_cpu")
 # The recipe's own arguments, and among them those that leave the weights as they are.
 OWN = {argument.name for group in GROUPS[:-1] for argument in dataclasses.fields(group)}
-FREE = {"cache_decoded", "eval_split", "weights_dtype"} | {argument.name for argument in dataclasses.fields(CardArguments)}
+FREE = {"cache_decoded", "eval_split", "weights_dtype"} | {
+    argument.name for argument in dataclasses.fields(CardArguments)
+}
 # Of transformers' arguments, those whose state is in the checkpoint, or on which the order of the pictures depends.
 FIXED = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type",
@@ -37,6 +39,13 @@ FIXED = (
     "adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "data_seed", "dataloader_drop_last",
     "train_sampling_strategy",
 )  # fmt: skip
+# What a checkpoint can't be gone on from without, and files or folders of which one holds it.
+NEEDED = {
+    "its state": (STATE_FILE,),
+    "its schedule": ("scheduler.pt",),
+    "its optimiser": ("optimizer*",),
+    "its weights": ("model*.safetensors", "pytorch_model*"),
+}
 # What may change midway, but is no matter of taste: the card tells which steps had which.
 TOLD = ("max_steps", "bf16", "fp16")
 
@@ -113,7 +122,7 @@ class RunHistory:
                 "or resume from an earlier checkpoint."
             )
 
-    def _check(self, names: Any) -> None:
+    def _check(self, names: Collection[str]) -> None:
         changes = {name: values for name, values in self.changes().items() if name in names}
         if self.checkpoint is None or not changes:
             return
@@ -136,8 +145,8 @@ class RunHistory:
         here = {name: list(tensor.shape) for name, tensor in state_dict.items()}
         there: dict[str, list[int]] = {}
         for path in self.checkpoint.folder.glob("*.safetensors"):
-            with safe_open(path, "pt") as file:
-                there |= {name: file.get_slice(name).get_shape() for name in file.keys()}
+            with safe_open(path, "pt") as tensors:
+                there |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
         different = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
         if there and different:
             name = min(different)
@@ -198,7 +207,7 @@ class RunHistory:
         ends = [*(part.first_step for part in self.parts[1:]), self.checkpoint.step]
         notes = []
         for part, end in zip(self.parts, ends, strict=True):
-            steps = f"Up to step {end}" if part.first_step == 0 else f"From there to step {end}"
+            steps = f"Up to step {end}" if part.first_step == 0 else f"From step {part.first_step + 1} to {end}"
             if part.settings is None:
                 notes.append(f"{steps} it was trained by a recipe that the checkpoint doesn't tell.")
                 continue
@@ -257,9 +266,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 
 def is_fixed(name: str, settings: Mapping[str, Any]) -> bool:
     """Whether an argument must stay as it was when a run with these settings was begun."""
-    if name == "num_train_epochs":
-        return settings["max_steps"] <= 0
-    if name == "max_steps":
+    if name in ("max_steps", "num_train_epochs"):
         # Of a run that ends by its epochs it isn't known how many steps are left.
         return settings["max_steps"] <= 0
     if name == "dataloader_num_workers":
@@ -279,18 +286,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         there = f"there are {', '.join(others)}" if others else f"{folder.parent} holds none"
         raise FCNError(f"There is no checkpoint {folder}; {there}.")
     broken = next((path.name for path in sorted(folder.iterdir()) if not _is_whole(path)), None)
-    kinds = {
-        STATE_FILE: "its state",
-        "scheduler.pt": "its schedule",
-        "optimizer*": "its optimiser",
-        "*model*": "weights",
-    }
-    missing = [what for pattern, what in kinds.items() if not any(folder.glob(pattern))]
+    missing = [what for what, names in NEEDED.items() if not any(any(folder.glob(name)) for name in names)]
     if missing or broken:
-        reason = f"{broken} is damaged" if broken else f"{' and '.join(missing)} isn't there"
+        reason = f"{broken} is damaged" if broken else f"it lacks {' and '.join(missing)}"
         raise FCNError(
-            f"{folder} is no complete checkpoint: {reason}. Remove it, and --resume_from_checkpoint true finds the "
-            "last complete one; from whole weights in it another run can begin (--model_name_or_path)."
+            f"{folder} is no complete checkpoint: {reason}. Name another one; where it isn't in the way, "
+            "--resume_from_checkpoint true finds the last one that is complete."
         )
     state = json.loads((folder / STATE_FILE).read_text())
     try:
