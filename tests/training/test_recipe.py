@@ -147,7 +147,7 @@ SCALARS = (
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=2), max_leaves=4
 )
-MORE = hypothesis.settings(max_examples=8 * hypothesis.settings.default.max_examples)
+MORE = hypothesis.settings(max_examples=5 * hypothesis.settings.default.max_examples)
 
 
 def assert_a_recipe_or_a_sentence(read):
