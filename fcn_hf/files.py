@@ -43,6 +43,10 @@ def is_lfs_pointer(path: Path) -> bool:
         return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
+ASIDE = ".writing-"
+"""How the names of folders begin in which files are written before they move into place."""
+
+
 @contextmanager
 def written_aside(folder: str | Path) -> Iterator[Path]:
     """An empty folder to write in, whose contents move into `folder` when all of them are written.
@@ -55,7 +59,7 @@ def written_aside(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=ASIDE) as aside:
         yield Path(aside)
         for path in sorted(Path(aside).iterdir()):
             os.replace(path, folder / path.name)

@@ -9,6 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fcn_hf.datasets import DatasetError
+from training.limits import check_values
 
 # Pixels from one answer of the classifier to the next, before upsampling.
 PATCH_STRIDE = 32
@@ -48,8 +49,11 @@ class AugmentationArguments:
     )
 
     def __post_init__(self):
-        if not 0 < self.patch_sampling <= 1:
-            raise DatasetError(f"patch_sampling={self.patch_sampling} must be a share above 0 and up to 1.")
+        check_values(self)
+        if self.longest_edge is not None and self.longest_edge < (self.shortest_edge or 0):
+            raise DatasetError(
+                f"longest_edge={self.longest_edge} must not be below shortest_edge={self.shortest_edge}."
+            )
 
 
 def training_augmentation(arguments: AugmentationArguments, ignore_index: int = 255) -> v2.Transform:

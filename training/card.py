@@ -1,7 +1,7 @@
 """The model card: what was trained on what and how, with the scores that were measured on the stored weights."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,10 @@ the `{{ data.train_split }}` split of `{{ dataset }}` ({{ train_rows }} pictures
 
 ```yaml
 {{ recipe }}```
+{%- if notes %}
+
+{{ notes | join(" ") }}
+{%- endif %}
 {%- if curve_file %}
 
 ![Loss and scores over the steps of the training]({{ curve_file }})
@@ -71,6 +75,7 @@ def write_card(
     *,
     train_rows: int | None = None,
     model_id: str | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write README.md into a model folder: front matter with the scores as a model-index, and the text above.
 
@@ -84,6 +89,7 @@ def write_card(
         scores: what `fcn_hf.evaluation.evaluate_split` gave for it.
         train_rows: pictures in the training split; None where they weren't counted.
         model_id: Hub id that the model goes to; the folder's name without it.
+        notes: sentences on parts of the run that were trained otherwise than the recipe says.
     """
     folder, data = Path(folder), recipe.data
     config: Any = model.config
@@ -129,6 +135,7 @@ def write_card(
         curve_file=CURVE_FILE if (folder / CURVE_FILE).is_file() else None,
         start="random weights" if start is None else f"the weights of `{start}`",
         train_rows="an unknown number of" if train_rows is None else train_rows,
+        notes=notes,
         recipe=yaml.safe_dump(recipe.given, sort_keys=False, default_flow_style=None, width=110),
     )
     write_aside(folder / "README.md", lambda path: path.write_text(text))

@@ -12,7 +12,8 @@ from datasets.distributed import split_dataset_by_node
 
 from fcn_hf.datasets import DatasetError, numbered_rows, reading
 from fcn_hf.image_inputs_fcn import read_picture
-from training.labels import LabelIds
+from training.labels import LabelIds, read_names
+from training.limits import check_values
 
 # Names of arguments that are lists or mappings: they travel as text, and are written as such on the command line.
 STRUCTURED = ("id2label", "palette", "label_map", "backbone_config")
@@ -29,7 +30,7 @@ def parse_structured(arguments: Any) -> None:
         if isinstance(text, str):
             try:
                 setattr(arguments, name, yaml.safe_load(text))
-            except yaml.YAMLError as error:
+            except Exception as error:  # yaml's constructors raise more than YAMLError, as for a 13th month
                 raise DatasetError(f"{name} is {text!r}, but must be a list or a mapping in YAML or JSON.") from error
 
 
@@ -84,23 +85,25 @@ class DataArguments:
 
     def __post_init__(self):
         parse_structured(self)
+        check_values(self)
 
     def label_ids(self, ignore_index: int) -> LabelIds:
         """What every mask goes through."""
         palette, label_map = cast(Any, self.palette), cast(Any, self.label_map)  # parsed by now
         return LabelIds(palette, label_map, self.reduce_labels, ignore_index)
 
-    def check(self, max_steps: int) -> None:
-        """Raise `DatasetError` where arguments contradict each other."""
+    def check(self, max_steps: int, ignore_index: int = 255) -> None:
+        """Raise `DatasetError` where arguments contradict each other, or say nothing of masks and classes."""
+        label_ids = self.label_ids(ignore_index)
+        if self.id2label is not None:
+            read_names(self.id2label, "the recipe", ignore_index)
         if self.streaming and max_steps <= 0:
             raise DatasetError("streaming: the length of a stream isn't known, so max_steps must say when to end.")
-        if not 0 <= self.class_balanced_rows <= 1:
-            raise DatasetError(f"class_balanced_rows={self.class_balanced_rows} must be a probability, in 0..1.")
         if self.streaming and self.class_balanced_rows:
             raise DatasetError("class_balanced_rows draws from the whole split, which streaming never has; set one.")
         if self.streaming and self.cache_decoded:
             raise DatasetError("cache_decoded keeps a split in memory and streaming avoids that; set one of the two.")
-        if self.streets_scenes and (self.streaming or not self.label_ids(255).keeps_ids):
+        if self.streets_scenes and (self.streaming or not label_ids.keeps_ids):
             raise DatasetError(
                 "streets_scenes are added to a split whose masks hold class ids; leave out streaming, palette, "
                 "label_map and reduce_labels, or the scenes."

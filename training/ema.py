@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from fcn_hf.errors import FCNError
 from fcn_hf.files import write_aside
+from training.limits import check_value
 
 EMA_FILE = "ema.pt"
 
@@ -23,12 +24,11 @@ class EMACallback(TrainerCallback):
         resume_from (`str`, *optional*): checkpoint folder to take the average from.
 
     Raises:
-        `ValueError`: if `decay` is out of range, or the checkpoint holds no average.
+        `FCNError`: if `decay` is out of range, or the checkpoint holds no average.
     """
 
     def __init__(self, decay: float, resume_from: str | None = None):
-        if not 0 < decay < 1:
-            raise ValueError(f"ema_decay={decay} must be above 0 and below 1, such as 0.999; leave it out for none.")
+        check_value("ema_decay", decay)
         self.decay = decay
         self.resume_from = resume_from
         self.average: AveragedModel | None = None
@@ -42,16 +42,17 @@ class EMACallback(TrainerCallback):
         if self.resume_from is not None:
             path = Path(self.resume_from) / EMA_FILE
             if not path.is_file():
-                raise ValueError(f"{path} is missing: {self.resume_from} was saved by a run without ema_decay.")
+                raise FCNError(f"{path} is missing: {self.resume_from} was saved by a run without ema_decay.")
             self.average.load_state_dict(torch.load(path, map_location=args.device, weights_only=True))
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.average.update_parameters(model)
 
-    def on_save(self, args, state, control, **kwargs):
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        if folder.is_dir() and state.is_world_process_zero:
-            write_aside(folder / EMA_FILE, lambda path: torch.save(self.average.state_dict(), path))
+    def save(self, checkpoint: Path) -> None:
+        """Put the average into a checkpoint folder."""
+        average = self.average
+        if average is not None:
+            write_aside(checkpoint / EMA_FILE, lambda path: torch.save(average.state_dict(), path))
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         model.load_state_dict(self.average.module.state_dict())

@@ -177,7 +177,7 @@ def _read_colour(colour: Any) -> int:
         # Bytes refuse whatever isn't in 0..255.
         red, green, blue = bytes(int(channel) for channel in channels)
         return red << 16 | green << 8 | blue
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DatasetError(
             f"palette: {colour!r} is no colour; write [128, 64, 128] in a list of colours, or as a key of a mapping "
             '"128, 64, 128" or "#804080".'
@@ -207,7 +207,7 @@ def _read_map(label_map: Any) -> dict[int | str, int]:
 def _read_id(value: Any) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DatasetError(
             f"{value!r} is no class id in palette, label_map or id2label; ids are whole numbers."
         ) from None
@@ -232,7 +232,7 @@ def find_id2label(
         `DatasetError`: if the names aren't for the ids 0..n-1, or the Hub doesn't say whether there are some.
     """
     if names is not None:
-        return _read_names(names, "the recipe", label_ids.ignore_index), "the recipe"
+        return read_names(names, "the recipe", label_ids.ignore_index), "the recipe"
     path: str | Path = Path(name) / "id2label.json"
     if not Path(name).is_dir():
         try:
@@ -246,14 +246,24 @@ def find_id2label(
             names = json.loads(Path(path).read_text())
         except ValueError as error:
             raise DatasetError(f"id2label.json of {name!r} is no JSON: {error}") from error
-        return _read_names(names, "id2label.json", label_ids.ignore_index), "id2label.json"
+        return read_names(names, "id2label.json", label_ids.ignore_index), "id2label.json"
     names = _class_label_names(feature) if label_ids.keeps_ids else None
     if names:
-        return _read_names(names, "the features", label_ids.ignore_index), "the features"
+        return read_names(names, "the features", label_ids.ignore_index), "the features"
     return None, None
 
 
-def _read_names(names: Any, source: str, ignore_index: int) -> dict[int, str]:
+def read_names(names: Any, source: str, ignore_index: int) -> dict[int, str]:
+    """The name of each id 0..n-1 from a list or a mapping.
+
+    Args:
+        names: as a recipe, a file or a dataset's features hold them.
+        source: what errors call it.
+        ignore_index: id that may be named too, and is left out.
+
+    Raises:
+        `DatasetError`: if it is neither, or the names aren't for the ids 0..n-1.
+    """
     if isinstance(names, Sequence) and not isinstance(names, str):
         names = dict(enumerate(names))
     if not isinstance(names, Mapping):

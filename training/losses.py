@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from training.limits import check_values
+
 
 @dataclass
 class LossArguments:
@@ -35,6 +37,9 @@ class LossArguments:
     )
     auxiliary_loss_weight: float = field(default=0.0, metadata={"help": "Factor on the loss of the stride-32 scores."})
 
+    def __post_init__(self):
+        check_values(self)
+
 
 class SegmentationLoss(nn.Module):
     """
@@ -49,7 +54,6 @@ class SegmentationLoss(nn.Module):
         ignore_index: label that doesn't count.
 
     Raises:
-        `ValueError`: if `hard_pixels` isn't in (0, 1].
         `ImportError`: if Dice or Lovasz is asked for and segmentation-models-pytorch isn't installed.
     """
 
@@ -57,8 +61,6 @@ class SegmentationLoss(nn.Module):
 
     def __init__(self, arguments: LossArguments, class_weights: torch.Tensor, ignore_index: int = 255):
         super().__init__()
-        if not 0 < arguments.hard_pixels <= 1:
-            raise ValueError(f"hard_pixels={arguments.hard_pixels} must be a share above 0 and up to 1.")
         self.arguments = arguments
         self.ignore_index = ignore_index
         self.register_buffer("class_weights", class_weights)

@@ -12,6 +12,7 @@ from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.errors import UNREACHABLE, hub_reason
 from training.augmentation import AugmentationArguments
 from training.data import parse_structured
+from training.limits import check_values
 
 
 @dataclass
@@ -48,6 +49,7 @@ class ModelArguments:
 
     def __post_init__(self):
         parse_structured(self)
+        check_values(self)
 
 
 def synchronised(model: FCNForSemanticSegmentation) -> FCNForSemanticSegmentation:
@@ -69,6 +71,24 @@ DECIDED_ANEW = (
 )  # fmt: skip
 
 
+def net_config(arguments: ModelArguments, id2label: dict[int, str] | None = None) -> FCNConfig:
+    """The configuration of a new net; of one that goes on from another, as far as the recipe decides it.
+
+    Raises:
+        `SystemExit`: with a sentence, if there is no such net.
+    """
+    names = DECIDED_ANEW if arguments.model_name_or_path else (*FROM_THE_START, *DECIDED_ANEW)
+    try:
+        return FCNConfig(**{name: getattr(arguments, name) for name in names}, id2label=id2label)
+    except Exception as error:  # a backbone's configuration is read by code of transformers, each in its own way
+        raise _no_such_net(error) from error
+
+
+def _no_such_net(error: Exception) -> SystemExit:
+    reason = (str(error).splitlines() or [type(error).__name__])[-1].strip().removeprefix("ValueError: ")
+    return SystemExit(f"There is no such net as the recipe describes: {reason}")
+
+
 def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSemanticSegmentation:
     """A new net, or a finer one that takes over every weight of a coarser one by name.
 
@@ -78,11 +98,10 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
         `SystemExit`: with a sentence, if there is no such net, or `model_name_or_path` can't be loaded.
     """
     start = arguments.model_name_or_path
-    names = DECIDED_ANEW if start else (*FROM_THE_START, *DECIDED_ANEW)
-    settings = {name: getattr(arguments, name) for name in names} | {"id2label": id2label}
+    settings = {name: getattr(arguments, name) for name in DECIDED_ANEW} | {"id2label": id2label}
     try:
         if start is None:
-            return FCNForSemanticSegmentation(FCNConfig(**settings))
+            return FCNForSemanticSegmentation(net_config(arguments, id2label))
         classes = FCNConfig.from_pretrained(start).num_labels
         if classes != len(id2label):
             print(f"{start!r} knows {classes} classes and the dataset {len(id2label)}: its scores are learnt anew.")
@@ -95,8 +114,7 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
             "train that one first."
         ) from error
     except (StrictDataclassError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ")
-        raise SystemExit(f"There is no such net as the recipe describes: {reason}") from error
+        raise _no_such_net(error) from error
 
 
 def build_processor(

@@ -1,7 +1,7 @@
 """What a run leaves: the model folder with its log, its pictures and its card, here and on the Hub."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,16 @@ def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegme
     if trainer.is_world_process_zero():
         check_finite(state_dict, "the trained model")
         processor: Any = trainer.processing_class
+        # A setting of language models, which Trainer leaves behind when it trains and not when it had trained before.
+        vars(model.config).pop("use_cache", None)
         export_model(model, processor, recipe.folder, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()
 
 
-def describe_stored(recipe: Recipe, trainer: FCNTrainer, dataset: ScannedDataset, repo_id: str | None) -> None:
-    """Score the stored weights, and put the log, its curve, examples and the card beside them."""
+def describe_stored(
+    recipe: Recipe, trainer: FCNTrainer, dataset: ScannedDataset, repo_id: str | None, notes: Sequence[str] = ()
+) -> None:
+    """Score the stored weights, and put the log, its curve, examples and the card, with `notes`, beside them."""
     folder = recipe.folder
     # The card's scores are those of the stored weights, not of the ones in memory, which may have more digits.
     stored = FCNForSemanticSegmentation.from_pretrained(folder).eval().to(recipe.training.device)
@@ -81,7 +85,7 @@ def describe_stored(recipe: Recipe, trainer: FCNTrainer, dataset: ScannedDataset
     if recipe.card.example_pictures:
         sheet = example_sheet(stored, trainer.processing_class, dataset.scored, recipe.card.example_pictures)
         write_aside(folder / EXAMPLES_FILE, sheet.save)
-    write_card(folder, recipe, stored, scores, train_rows=length(dataset.rows), model_id=repo_id)
+    write_card(folder, recipe, stored, scores, train_rows=length(dataset.rows), model_id=repo_id, notes=notes)
 
 
 def push(recipe: Recipe, repo_id: str) -> None:

@@ -19,8 +19,8 @@ from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.errors import FCNError
 from fcn_hf.optimization import keep_freed_memory
 from training.augmentation import training_augmentation
-from training.data import median_frequency_weights
-from training.ema import EMA_FILE, EMACallback, averaged_weights
+from training.data import length, median_frequency_weights
+from training.ema import EMACallback, averaged_weights
 from training.examples import Collator, SegmentationDataset, training_examples
 from training.losses import SegmentationLoss
 from training.model import build_model, build_processor, synchronised
@@ -28,8 +28,9 @@ from training.pictures import PredictionPictures
 from training.publish import check_access
 from training.recipe import Recipe, read_recipes
 from training.results import describe_stored, push, save_trained
+from training.resume import RunHistory, is_finished, remove_unfinished, run_history
 from training.scan import ScannedDataset, read_dataset
-from training.trainer import EpochCallback, FCNTrainer, last_complete_checkpoint
+from training.trainer import STATE_FILE, EpochCallback, FCNTrainer
 
 
 def train(recipe: Recipe) -> None:
@@ -37,12 +38,15 @@ def train(recipe: Recipe) -> None:
     arguments = recipe.training
     set_seed(arguments.seed)
     repo_id = repo_to_push_to(recipe)
-    recipe.data.check(arguments.max_steps)
+    history = run_history(recipe)
+    if arguments.process_index == 0:
+        remove_unfinished(recipe.folder)
+        announce_warmup(recipe)
     dataset = read_dataset(recipe.data, recipe.model.semantic_loss_ignore_index, quiet=arguments.process_index > 0)
-    checkpoint = checkpoint_to_resume(recipe, *([EMA_FILE] if recipe.model.ema_decay else []))
-    trainer = build_trainer(recipe, dataset, checkpoint)
-    save_trained(recipe, trainer, trained_model(trainer, checkpoint))
-    describe_stored(recipe, trainer, dataset, repo_id)
+    history.add(classes=list(dataset.id2label.values()), train_rows=length(dataset.rows))
+    trainer = build_trainer(recipe, dataset, history)
+    save_trained(recipe, trainer, trained_model(trainer, history))
+    describe_stored(recipe, trainer, dataset, repo_id, history.notes())
     if repo_id is not None:
         push(recipe, repo_id)
 
@@ -60,15 +64,28 @@ def repo_to_push_to(recipe: Recipe) -> str | None:
     return check_access(name, private=arguments.hub_private_repo, token=arguments.hub_token)
 
 
-def build_trainer(recipe: Recipe, dataset: ScannedDataset, checkpoint: str | None) -> FCNTrainer:
+def announce_warmup(recipe: Recipe) -> None:
+    """Say it where the learning rate never becomes what the recipe names."""
+    arguments = recipe.training
+    warmup = arguments.get_warmup_steps(max(1, arguments.max_steps))
+    if 0 < arguments.max_steps <= warmup:
+        print(
+            f"Warning: the warm-up takes {warmup} steps and the run has {arguments.max_steps}, so that the learning "
+            f"rate never reaches {arguments.learning_rate:g}; set warmup_steps."
+        )
+
+
+def build_trainer(recipe: Recipe, dataset: ScannedDataset, history: RunHistory) -> FCNTrainer:
     """The net, its examples and its loss, ready to be trained.
 
     Raises:
-        `SystemExit`: with a sentence, if the net can't be built, or not trained like that.
+        `SystemExit` or `FCNError`: with a sentence, if the net can't be built, or not trained like that.
     """
     arguments, scored = recipe.training, dataset.scored
     ignore_index, num_labels = recipe.model.semantic_loss_ignore_index, len(dataset.id2label)
     model = build_model(recipe.model, dataset.id2label)
+    history.check_net(model.state_dict())
+    checkpoint = None if history.checkpoint is None else str(history.checkpoint.folder)
     model.config.palette = scored.label_ids.colours(num_labels) or model.config.palette
     if arguments.world_size > 1 and arguments.device.type != "cpu":
         model = synchronised(model)
@@ -94,6 +111,7 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, checkpoint: str | Non
         segmentation_loss=SegmentationLoss(recipe.loss, class_weights, ignore_index),
         optimizer_arguments=recipe.optimizer,
         ema=None if recipe.model.ema_decay is None else EMACallback(recipe.model.ema_decay, checkpoint),
+        writers=[history.save],
     )
     trainer.add_callback(PredictionPictures(trainer, scored, recipe.card.example_pictures))
     if trainer.is_fsdp_enabled and trainer.ema is not None:
@@ -104,46 +122,28 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, checkpoint: str | Non
     return trainer
 
 
-def trained_model(trainer: FCNTrainer, checkpoint: str | None) -> FCNForSemanticSegmentation:
+def trained_model(trainer: FCNTrainer, history: RunHistory) -> FCNForSemanticSegmentation:
     """The model at the end of the training, which begins, goes on from a checkpoint, or had ended with it already.
 
     Raises:
         `FCNError`: if the loss stops being finite, or the pictures make no step.
     """
-    if checkpoint is None or not is_finished(checkpoint, trainer.args.max_steps):
+    checkpoint = history.checkpoint
+    if checkpoint is None or not is_finished(str(checkpoint.folder), trainer.args.max_steps):
         batch, rows = trainer.args.train_batch_size * trainer.args.world_size, trainer.train_dataset
         if trainer.args.dataloader_drop_last and isinstance(rows, SegmentationDataset) and len(rows) < batch:
             raise FCNError(
                 f"{len(rows)} pictures don't fill one batch of {batch}, and dataloader_drop_last leaves out the rest; "
                 "use smaller batches, or leave it out."
             )
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
         return trainer.accelerator.unwrap_model(trainer.model)
     # Trainer would train one step more than it was told to.
-    trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-    model = FCNForSemanticSegmentation.from_pretrained(checkpoint)
+    trainer.state = TrainerState.load_from_json(str(checkpoint.folder / STATE_FILE))
+    model = FCNForSemanticSegmentation.from_pretrained(checkpoint.folder)
     if trainer.ema is not None:
-        model.load_state_dict(averaged_weights(checkpoint))
+        model.load_state_dict(averaged_weights(str(checkpoint.folder)))
     return model
-
-
-def checkpoint_to_resume(recipe: Recipe, *needed: str) -> str | None:
-    """The folder to resume from: the one named, or with `--resume_from_checkpoint true` the last complete one."""
-    wanted = recipe.training.resume_from_checkpoint
-    if wanted is None or wanted.lower() == "false":
-        return None
-    if wanted.lower() != "true":
-        return wanted
-    checkpoint = last_complete_checkpoint(recipe.folder, *needed)
-    if checkpoint is None:
-        print(f"No complete checkpoint in {recipe.folder}: starting from the beginning.")
-    return checkpoint
-
-
-def is_finished(checkpoint: str, max_steps: int) -> bool:
-    """Whether a checkpoint is the last one of its run; `max_steps` of 0 or less means that the epochs decide."""
-    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-    return state.global_step >= (max_steps if max_steps > 0 else state.max_steps)
 
 
 def main(arguments: list[str]) -> None:

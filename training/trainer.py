@@ -1,8 +1,9 @@
 """transformers' Trainer for segmentation: its losses, its scores, crash-safe checkpoints."""
 
+import inspect
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,11 +21,15 @@ from fcn_hf import ConfusionMatrix, FCNForSemanticSegmentation
 from fcn_hf.datasets import DatasetError
 from fcn_hf.errors import FCNError
 from fcn_hf.evaluation import evaluate_split, label_arguments
-from fcn_hf.prediction import evaluation_mode
+from fcn_hf.prediction import check_finite, evaluation_mode
 from training.data import ScoredRows, length
 from training.ema import EMACallback
 from training.examples import SegmentationStream
+from training.limits import check_values
 from training.losses import LossArguments, SegmentationLoss
+
+# Trainer writes it last into the folder of a checkpoint.
+STATE_FILE = "trainer_state.json"
 
 
 class EpochCallback(TrainerCallback):
@@ -81,10 +86,13 @@ class OptimizerArguments:
     )
 
     def __post_init__(self):
-        if self.trunk_learning_rate_factor < 0:
-            raise DatasetError(
-                f"trunk_learning_rate_factor={self.trunk_learning_rate_factor} must be 0 or more, such as 0.1."
-            )
+        check_values(self)
+
+
+def check_momentum(optimizer: type[torch.optim.Optimizer], momentum: float) -> None:
+    """Raise `FCNError` if there is a momentum for an optimiser that has none."""
+    if momentum and "momentum" not in inspect.signature(optimizer).parameters:
+        raise FCNError(f"momentum={momentum} is for optim=sgd; {optimizer.__name__} has none.")
 
 
 class FCNTrainer(Trainer):
@@ -99,9 +107,10 @@ class FCNTrainer(Trainer):
         segmentation_loss (`SegmentationLoss`, *optional*): what is minimised; plain cross-entropy without it.
         optimizer_arguments (`OptimizerArguments`, *optional*): momentum, and what learns more slowly or not at all.
         ema (`EMACallback`, *optional*): the moving average that `evaluate` scores in place of the weights.
+        writers (*optional*): what writes more files into the folder of a checkpoint, each called with it.
 
     Raises:
-        `ValueError`: if there is a momentum for an optimiser other than SGD.
+        `FCNError`: if there is a momentum for an optimiser other than SGD, or weights aren't finite.
     """
 
     def __init__(
@@ -111,11 +120,13 @@ class FCNTrainer(Trainer):
         segmentation_loss: SegmentationLoss | None = None,
         optimizer_arguments: OptimizerArguments | None = None,
         ema: EMACallback | None = None,
+        writers: Iterable[Callable[[Path], object]] = (),
         callbacks: list[TrainerCallback] | None = None,
         **kwargs,
     ):
         self.optimizer_arguments = optimizer_arguments or OptimizerArguments()
         self.ema = ema
+        self.writers = [*([ema.save] if ema else []), *writers]
         super().__init__(model, callbacks=[RunTotals(), *([ema] if ema else []), *(callbacks or [])], **kwargs)
         self._freeze(model)
         # The loss below is a share of the whole accumulated batch; Trainer must not divide it by the steps once more.
@@ -147,8 +158,7 @@ class FCNTrainer(Trainer):
         """Trainer's, with momentum, and with learning rates of their own for biases and for the trunk."""
         optimizer = super().create_optimizer(model)
         arguments = self.optimizer_arguments
-        if arguments.momentum and "momentum" not in optimizer.param_groups[0]:
-            raise ValueError(f"momentum={arguments.momentum} is for optim=sgd; {type(optimizer).__name__} has none.")
+        check_momentum(type(optimizer), arguments.momentum)
         # Trainer puts what decays into the first group, and biases, which don't, into the second.
         for group, factor in zip(optimizer.param_groups, (1.0, arguments.bias_learning_rate_factor), strict=True):
             group["lr"] *= factor
@@ -205,6 +215,24 @@ class FCNTrainer(Trainer):
             )
         return loss
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Trainer's, and whatever else a checkpoint holds, before the state that says that it is whole.
+
+        Raises:
+            `FCNError`: if weights aren't finite.
+        """
+        folder = Path(output_dir or str(self.args.output_dir))
+        if not self.is_fsdp_enabled:
+            model: Any = self.accelerator.unwrap_model(self.model)
+            check_finite(model.state_dict(), f"the model at step {self.state.global_step}")
+        if self.is_world_process_zero():
+            # An earlier run's, with which a checkpoint that is cut off now would pass for a whole one.
+            (folder / STATE_FILE).unlink(missing_ok=True)
+        super().save_model(output_dir, _internal_call)
+        if self.is_world_process_zero():
+            for write in self.writers:
+                write(folder)
+
     def compute_loss(
         self,
         model,
@@ -248,10 +276,15 @@ class FCNTrainer(Trainer):
         Args:
             eval_dataset: `ScoredRows`, which are scored; the trainer's own if left out.
             metric_key_prefix: goes before each name, with an underscore.
+
+        Raises:
+            `FCNError`: if weights aren't finite.
         """
         model: Any = self.accelerator.unwrap_model(self.model)
         if self.ema is not None:
             model = self.ema.model_for(model)
+        if not self.is_fsdp_enabled:
+            check_finite(model.state_dict(), f"the model at step {self.state.global_step}")
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         scores = self.score(model, rows, sharded=self.is_fsdp_enabled)
         metrics = {f"{metric_key_prefix}_{name}": scores[name] for name in scores if name != "per_class_iou"}
@@ -284,16 +317,15 @@ def _split_groups(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.T
 def last_complete_checkpoint(output_dir: str | Path, *needed: str) -> str | None:
     """The newest `checkpoint-N` folder that was written to its end, or None.
 
-    Trainer writes trainer_state.json last: without it, or with half of it, the process was killed while it saved. So it
-    was without one of the files `needed`, which callbacks write after that.
+    Trainer writes its state last: without it, or with half of it, the process was killed while it saved. Those that
+    lack one of the files `needed` are passed over, too.
     """
-    checkpoints = sorted(
-        Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2])
-    )
+    steps = {path: path.name.rpartition("-")[2] for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+    checkpoints = sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
     for path in reversed(checkpoints):
         try:
-            json.loads((path / "trainer_state.json").read_text())
-        except (OSError, json.JSONDecodeError):
+            json.loads((path / STATE_FILE).read_text())
+        except (OSError, ValueError):
             continue
         if all((path / name).is_file() for name in needed):
             return str(path)

@@ -1,9 +1,12 @@
 """Models and datasets on a Hub: pushed, loaded elsewhere, and what is said when that fails."""
 
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import datasets
@@ -21,6 +24,7 @@ from training.results import export_model
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # seconds, for a machine that is busy with other things
+KILLS = int(os.environ.get("FCN_KILLS", "1"))  # how many pushes are killed; more of them by hand
 NAMES = ["sky", "road", "car"]
 # An address where no server listens.
 NOBODY = "http://127.0.0.1:1"
@@ -137,6 +141,29 @@ def test_a_push_whose_answer_is_lost_is_not_made_twice(hub, fresh_environment, f
     hub.breaks = {}
     assert push(fresh_environment(), folder).endswith(hub.commits("org/fcn-8s")[-1].oid)
     assert len(hub.commits("org/fcn-8s")) == 2
+
+
+def test_kill_9_while_pushing_leaves_the_repo_as_it_was_or_complete_and_the_repeat_ends_in_the_same_state(
+    hub, fresh_environment, folder
+):
+    for number in range(KILLS):
+        (folder / "examples" / "1.png").write_text(f"picture {number}")
+        (folder / "model.safetensors").write_text(f"weights {number}")
+        before, blobs = hub.files("org/fcn-8s") if number else {}, len(hub.blobs)
+        arguments = json.dumps({"folder": str(folder), "repo_id": "org/fcn-8s"})
+        command = [sys.executable, "-c", IMPATIENT + PUBLISH, "publish", arguments]
+        process = subprocess.Popen(command, env=fresh_environment(), cwd=ROOT, stdout=subprocess.DEVNULL)
+        # Until the first large file is there nearly all of the time goes into imports.
+        while len(hub.blobs) == blobs and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.2))
+        process.kill()
+        process.wait()
+        if ("models", "org/fcn-8s") in hub.repos:
+            assert hub.files("org/fcn-8s") in (before, contents(folder))
+        push(fresh_environment(), folder)
+        assert hub.files("org/fcn-8s") == contents(folder)
+        assert len(hub.commits("org/fcn-8s")) == 2 + number
 
 
 def test_a_push_to_a_branch_leaves_main_alone(hub, fresh_environment, folder):

@@ -1,13 +1,18 @@
 """Recipes: what their files and the command line say, and how stages follow each other."""
 
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
+import hypothesis
 import pytest
 import yaml
+from hypothesis import strategies as st
 
 from fcn_hf.datasets import DatasetError
-from training.recipe import read_recipes
+from fcn_hf.errors import FCNError
+from training.recipe import KNOWN, Recipe, read_recipe, read_recipes
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
 
@@ -95,3 +100,77 @@ def test_a_backbone_config_is_a_mapping_in_a_file_and_on_the_command_line(tmp_pa
     for text in (json.dumps(backbone), "{model_type: resnet, depths: [1, 1, 1, 1]}"):
         (said,) = read_recipes(path, ["--backbone_config", text])
         assert said.model.backbone_config == written.model.backbone_config == said.given["backbone_config"] == backbone
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ema_decay": 1}, "ema_decay=1.0 must be above 0 and below 1"),
+        ({"ema_decay": float("nan")}, "ema_decay=nan must be"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf must be above 0"),
+        ({"max_steps": 0}, "max_steps=0 must be 1 or more, or -1"),
+        ({"num_train_epochs": 0}, "num_train_epochs=0.0 must be above 0"),
+        ({"per_device_train_batch_size": -2}, "per_device_train_batch_size=-2 must be 1 or more"),
+        ({"scale": [0, 0]}, "scale=0.0 0.0 must be two factors above 0"),
+        ({"crop_size": [0, 32]}, "crop_size=0 32 must be height and width"),
+        ({"shortest_edge": 90, "longest_edge": 80}, "longest_edge=80 must not be below shortest_edge=90"),
+        ({"mirror": 1.5}, "mirror=1.5 must be a probability"),
+        ({"weights_dtype": "int8"}, "weights_dtype=int8 must be float32"),
+        ({"optim": "adamw_torch", "momentum": 0.9}, "momentum=0.9 is for optim=sgd"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type=cosine_with_min_lr"),
+        ({"report_to": "nobody"}, "report_to=.*nobody"),
+        ({"streaming": True}, "streaming: .*max_steps"),
+        ({"hidden_size": 0}, "hidden_size=0 must be at least 1"),
+        ({"prediction_stride": 7, "model_name_or_path": "x"}, "prediction_stride=7 is not known"),
+        ({"label_map": {"a": 1}}, "'a' is no class id in palette, label_map"),
+        ({"id2label": {1: "a", 3: "b"}}, "id2label of the recipe has the ids"),
+        ({"max_steps": [1, 2]}, "--max_steps.*invalid int value"),
+        ({"max_step": 1}, "there is no argument 'max_step'; did you mean max_steps"),
+    ],
+    ids=str,
+)
+def test_a_value_that_can_not_be_is_told_by_its_name_when_the_recipe_is_read(values, message):
+    with pytest.raises((FCNError, SystemExit), match=message) as refusal:
+        read_recipe({"dataset_name": "nowhere", "output_dir": "nowhere", **values}, [])
+    assert "\n" not in str(refusal.value)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([0, -1, 1, 2, 0.5, 1e30])
+    | st.floats()
+    | st.text(max_size=8)
+    | st.dates()
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=2), max_leaves=4
+)
+MORE = hypothesis.settings(max_examples=5 * hypothesis.settings.default.max_examples)
+
+
+def assert_a_recipe_or_a_sentence(read):
+    """Arguments of some kinds are handed on by variables of the environment, which mustn't outlive the test."""
+    with mock.patch.dict(os.environ):
+        try:
+            assert all(isinstance(recipe, Recipe) for recipe in read())
+        except (FCNError, SystemExit) as refusal:
+            assert str(refusal).strip()
+
+
+@MORE
+@hypothesis.given(st.dictionaries(st.sampled_from(sorted(KNOWN)), VALUES, max_size=3))
+def test_any_value_of_any_argument_gives_a_recipe_or_a_sentence(values):
+    assert_a_recipe_or_a_sentence(lambda: [read_recipe({"dataset_name": "x", "output_dir": "out", **values}, [])])
+
+
+YAML = st.text(max_size=40) | st.text(alphabet="base: stages-[]{}&*a!?|>'\"#\n\t0.:,", max_size=40)
+
+
+@MORE
+@hypothesis.given(YAML | st.dictionaries(st.sampled_from(["base", "stages", "seed"]), VALUES).map(yaml.safe_dump))
+def test_any_text_as_a_recipe_gives_a_recipe_or_a_sentence(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert_a_recipe_or_a_sentence(lambda: read_recipes(path, ["--dataset_name", "x", "--output_dir", "out"]))
