@@ -16,9 +16,18 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import pytest
 
 from tests.helpers import build_tiny
+from tests.hub_server import HubServer
 
 
 @pytest.fixture
 def tiny():
     """The builder of tiny nets: `tiny(prediction_stride=16)`."""
     return build_tiny
+
+
+@pytest.fixture
+def hub():
+    """A Hub of the test's own, on the loopback interface."""
+    with HubServer() as hub:
+        yield hub
+        assert not hub.unknown, "the loopback Hub lacks an answer"
