@@ -41,13 +41,10 @@ def on_gpu(handler: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(handler)
     def run(*arguments: Any) -> Any:
-        _lent.set(True)
-        return handler(*arguments)
+        token = _lent.set(True)
+        try:
+            return handler(*arguments)
+        finally:
+            _lent.reset(token)
 
     return GPU(run, duration=GPU_SECONDS)
-
-
-def wait_for_gpu() -> None:
-    """Return when what was started on a GPU is finished, as a clock needs it; at once where there is none."""
-    if device().type == "cuda":
-        torch.cuda.synchronize()
