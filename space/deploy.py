@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard, SpaceHardware
 
 from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
 from fcn_hf.files import LFS_REMEDY, is_lfs_pointer
@@ -100,7 +102,8 @@ def _not_ignored(root: Path) -> list[str]:
 def _card(path: Path, models: Sequence[str]) -> str:
     """The Space's card, with the gradio that the page runs with here, and its models."""
     card = SpaceCard(path.read_text(encoding="utf-8"))
-    card.data["sdk_version"] = metadata.version("gradio")
+    with suppress(metadata.PackageNotFoundError):
+        card.data["sdk_version"] = metadata.version("gradio")
     if models:
         card.data["models"], card.data["preload_from_hub"] = list(models), list(models)
     return str(card)
@@ -119,7 +122,8 @@ def deploy(wanted: Wanted) -> str:
         PublishError: there is no token, or it may not write there; the Hub refuses something, or can't be reached. The
             same call may be repeated.
     """
-    files = space_files(wanted.models, wanted.hardware or DEFAULT_HARDWARE)
+    # What is wrong here is better known before anything is changed there.
+    space_files(wanted.models, wanted.hardware or DEFAULT_HARDWARE)
     api = HfApi()
     for model in wanted.models:
         try:
@@ -133,7 +137,7 @@ def deploy(wanted: Wanted) -> str:
         files = space_files(wanted.models, hardware)
         there = api.list_repo_files(repo_id, repo_type="space")
         gone = [name for name in there if name.partition("/")[0] in SENT and name not in files]
-        changes = [
+        changes: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(name, content) for name, content in files.items()),
             *(CommitOperationDelete(name) for name in gone),
         ]
@@ -143,6 +147,11 @@ def deploy(wanted: Wanted) -> str:
 
 def _set_up(api: HfApi, repo_id: str, wanted: Wanted) -> str:
     """Hardware, variables and secrets of a Space, as they are wanted; returns its hardware."""
+    runtime = api.get_space_runtime(repo_id)
+    has = runtime.requested_hardware or runtime.hardware or DEFAULT_HARDWARE
+    if wanted.hardware is not None and wanted.hardware != has:
+        # The Hub knows more kinds of hardware than this client's list of them.
+        api.request_space_hardware(repo_id, cast(SpaceHardware, wanted.hardware))
     for name, value in wanted.secrets.items():
         api.add_space_secret(repo_id, name, value)
     there = {name: variable.value for name, variable in api.get_space_variables(repo_id).items()}
@@ -152,10 +161,6 @@ def _set_up(api: HfApi, repo_id: str, wanted: Wanted) -> str:
             api.add_space_variable(repo_id, name, value)
     if "FCN_MODELS" in there and "FCN_MODELS" not in wanted.environment:
         api.delete_space_variable(repo_id, "FCN_MODELS")
-    runtime = api.get_space_runtime(repo_id)
-    has = runtime.requested_hardware or runtime.hardware or DEFAULT_HARDWARE
-    if wanted.hardware not in (None, has):
-        api.request_space_hardware(repo_id, wanted.hardware)
     return wanted.hardware or has
 
 
