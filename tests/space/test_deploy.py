@@ -1,5 +1,7 @@
 """The page as a Space: what is sent, what is said when it can't be, and that what was sent starts."""
 
+import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -182,6 +184,35 @@ def test_front_matter_and_requirements_are_as_the_hub_and_the_package_want_them(
     allowed = {*project["dependencies"], *project["optional-dependencies"]["space"]}
     lines = files["requirements.txt"].decode().splitlines()
     assert {line for line in lines if not line.startswith(("#", "--"))} <= allowed
+
+
+def imported(module, seen):
+    """The libraries that importing a module of the Space imports, be it through others of its modules."""
+    place = ROOT / Path(*module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.is_file():
+        return {module.partition(".")[0]}
+    if module in seen:
+        return set()
+    seen.add(module)
+    package = module if place.is_dir() else module.rpartition(".")[0]
+    libraries = imported(package, seen) if package else set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            libraries.update(*(imported(name.name, seen) for name in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            near = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            libraries |= imported(near, seen)
+    return libraries
+
+
+def test_the_requirements_have_all_that_the_page_imports():
+    names = {"protobuf": "google", "pillow": "PIL", "huggingface-hub": "huggingface_hub"}
+    lines = (ROOT / "space" / "requirements.txt").read_text().splitlines()
+    required = {re.split("[<>=]", line)[0] for line in lines if not line.startswith("#")}
+    # Gradio brings the other two.
+    there = {names.get(name, name) for name in required} | set(sys.stdlib_module_names) | {"anyio", "starlette"}
+    assert imported("app", set()) - there == set()
 
 
 def test_what_was_published_starts_and_answers(hub, at_home, tmp_path):
