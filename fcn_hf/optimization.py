@@ -20,7 +20,7 @@ PROBE = 64
 
 
 def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
-    """Make a model answer faster. It is changed in place, for inference alone: it can't be saved, and isn't to be trained.
+    """Make a model answer faster. It is changed in place and for inference alone: it can't be saved or trained.
 
     Its answers stay the same but for rounding (about 1e-6 of the largest score in float32): convolutions lie in memory
     channels last, which those of CPUs are fastest in; batch normalisation is folded into the convolution before it; and
@@ -51,7 +51,7 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
 
 
 def refuse_to_save(*args: Any, **kwargs: Any) -> None:
-    """What stands in place of `save_pretrained`: an optimized model's weights aren't those that its config describes."""
+    """In place of `save_pretrained`: an optimized model's weights aren't those that its config describes."""
     raise FCNError("This model was made for inference by optimize; save what from_pretrained gives, before optimize.")
 
 

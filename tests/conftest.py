@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.helpers import build_tiny
+from tests.hub_server import HubServer
 
 # The same few examples in every run; FCN_FUZZ_EXAMPLES=5000 looks for new ones for some minutes.
 examples = int(os.environ.get("FCN_FUZZ_EXAMPLES", "0"))
@@ -35,3 +36,11 @@ settings.load_profile("ci")
 def tiny():
     """The builder of tiny nets: `tiny(prediction_stride=16)`."""
     return build_tiny
+
+
+@pytest.fixture
+def hub():
+    """A Hub of the test's own, on the loopback interface."""
+    with HubServer() as hub:
+        yield hub
+        assert not hub.unknown, "the loopback Hub lacks an answer"

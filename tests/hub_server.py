@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 USER, ORGANISATION = "tester", "org"
+HARDWARE = ("cpu-basic", "cpu-upgrade", "zero-a10g", "t4-small")
 LARGE = (".safetensors", ".parquet", ".png", ".bin", ".pt")
 
 API = "/api/(?P<kind>models|datasets|spaces)/(?P<repo_id>[^/]+(?:/[^/]+)?)"
@@ -36,6 +37,11 @@ ROUTES = [
     ("POST", f"{API}/paths-info/{COMMIT}", "describe_paths", False),
     ("GET", f"{API}/tree/{COMMIT}(?:/{PATH})?", "list_folder", False),
     ("GET", f"{WEB}/resolve/{COMMIT}/{PATH}", "send_file", False),
+    ("GET", f"{API}/runtime", "describe_runtime", False),
+    ("POST", f"{API}/hardware", "set_hardware", True),
+    ("GET", f"{API}/variables", "describe_variables", True),
+    ("POST", f"{API}/(?P<settings>variables|secrets)", "add_setting", True),
+    ("DELETE", f"{API}/(?P<settings>variables|secrets)", "delete_setting", True),
     # The last one, as what others have behind a repo's id could be the second half of an id as well.
     ("GET", f"{API}(?:/revision/{COMMIT})?", "describe_repo", False),
 ]
@@ -56,12 +62,17 @@ class Commit:
 
 
 class Repo:
-    """Branches, each a list of commits, oldest first. The first commit is the server's own, as on the Hub."""
+    """Branches, each a list of commits, oldest first. The first commit is the server's own, as on the Hub.
+
+    A Space has hardware, variables and secrets besides.
+    """
 
     def __init__(self, kind: str, repo_id: str, private: bool):
         self.id, self.private = repo_id, private
         self.address = repo_id if kind == "models" else f"{kind}/{repo_id}"
         self.branches = {"main": [Commit("initial commit", {})]}
+        self.hardware = HARDWARE[0]
+        self.settings: dict[str, dict[str, str]] = {"variables": {}, "secrets": {}}
 
 
 class HubServer:
@@ -110,6 +121,12 @@ class Refused(Exception):
         self.status, self.headers = status, {"X-Error-Message": message, "X-Error-Code": code, **headers}
 
 
+def known_hardware(name: str) -> str:
+    if name not in HARDWARE:
+        raise Refused(400, f"There is no hardware {name}")
+    return name
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -129,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionAbortedError:
             self.close_connection = True
 
-    do_GET = do_HEAD = do_POST = do_PUT = answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
     def log_message(self, *args: object) -> None:
         """Nothing: tests have no use for a line about each request."""
@@ -189,7 +206,11 @@ class Handler(BaseHTTPRequestHandler):
         self.check_may_write(repo_id)
         status = 409 if (kind, repo_id) in self.hub.repos else 200
         private = bool(wanted.get("private") or wanted.get("visibility") == "private")
-        self.send({"url": f"{self.hub.url}/{self.hub.add_repo(repo_id, kind, private).address}"}, status)
+        hardware = known_hardware(wanted.get("hardware") or HARDWARE[0])
+        repo = self.hub.add_repo(repo_id, kind, private)
+        if status == 200:
+            repo.hardware = hardware
+        self.send({"url": f"{self.hub.url}/{repo.address}"}, status)
 
     def create_branch(self, repo: Repo, branch: str) -> None:
         status = 409 if branch in repo.branches else 200
@@ -275,6 +296,25 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(data, headers=headers)
         first, last = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
         self.send(data[first : last + 1], 206, headers | {"Content-Range": f"bytes {first}-{last}/{len(data)}"})
+
+    def describe_runtime(self, repo: Repo) -> None:
+        self.send({"stage": "BUILDING", "hardware": {"current": None, "requested": repo.hardware}})
+
+    def set_hardware(self, repo: Repo) -> None:
+        repo.hardware = known_hardware(json.loads(self.body)["flavor"])
+        self.describe_runtime(repo)
+
+    def describe_variables(self, repo: Repo) -> None:
+        self.send({key: {"value": value} for key, value in repo.settings["variables"].items()})
+
+    def add_setting(self, repo: Repo, settings: str) -> None:
+        asked = json.loads(self.body)
+        repo.settings[settings][asked["key"]] = asked["value"]
+        self.describe_variables(repo)
+
+    def delete_setting(self, repo: Repo, settings: str) -> None:
+        del repo.settings[settings][json.loads(self.body)["key"]]
+        self.describe_variables(repo)
 
     def describe_repo(self, repo: Repo, commit: Commit | None = None) -> None:
         commit = commit or repo.branches["main"][-1]

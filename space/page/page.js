@@ -1,4 +1,15 @@
-// Everything here acts on the layers that are already in the page; nothing is asked of the server.
+// Everything here acts on what is already in the page; nothing is asked of the server.
+
+// Shows the address that the page is served at, which a server behind others doesn't know.
+customElements.define(
+  "fcn-address",
+  class extends HTMLElement {
+    connectedCallback() {
+      this.textContent = (location.origin + location.pathname).replace(/\/+$/, "");
+    }
+  },
+);
+
 (() => {
   const pixels = new WeakMap();
   let pinned = null;

@@ -55,10 +55,11 @@ def upload(page, path) -> None:
     page.set_input_files("#fcn-picture input[type=file]", path)
 
 
-def test_a_result_is_there_at_once_and_fits_the_screen(page):
+def test_a_result_is_there_at_once_and_fits_the_screen(page, server):
     assert page.locator(".fcn-panel strong").all_inner_texts() == ["FCN-32s", "FCN-16s", "FCN-8s", "Ground truth"]
     assert page.locator(".fcn-legend").count() == 1
     assert "Mean IoU" in page.locator(".fcn-panel").first.inner_text()
+    assert page.locator("fcn-address").all_text_contents() == [server, server]
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 

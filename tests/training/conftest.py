@@ -1,17 +1,8 @@
-"""A Hub of the test's own, and fresh processes that know no other."""
+"""Fresh processes that know no Hub but the test's own."""
 
 import os
 
 import pytest
-
-from tests.hub_server import HubServer
-
-
-@pytest.fixture
-def hub():
-    with HubServer() as hub:
-        yield hub
-        assert not hub.unknown, "the loopback Hub lacks an answer"
 
 
 @pytest.fixture
