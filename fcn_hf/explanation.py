@@ -25,7 +25,8 @@ class PixelExplanation:
         dependence: how much the score of the most probable class hangs on each pixel: the absolute value of its
             gradient, summed over the channels, float32 >= 0 of the picture's shape (H, W).
         receptive_field: (left, top, right, bottom) of the pixels that the net can see from here, right and bottom
-            excluded, clipped to the picture; `dependence` is zero outside. None for nets that aren't FCNs.
+            excluded, clipped to the picture; `dependence` is zero outside. All zeros if the score depends on nothing,
+            None for nets that aren't FCNs.
         reach: (height, width) of the receptive field of one of the deepest map's positions, in pixels of what the
             image processor gives to the net, unclipped; infinite if it sees the whole picture. None as above.
         network_size: (height, width) of what the image processor gives to the net.
@@ -85,14 +86,19 @@ def explain_pixel(
     # All of the heads is linear, so the gradients of the maps are other than zero where the score has read them.
     gradient, *read = torch.autograd.grad(scores.max(), [pixel_values, *maps], allow_unused=True)
     dependence = gradient.abs().sum(dim=1, keepdim=True)
+    field, reach = None, None
+    if is_fcn:
+        field = bounding_box(at_picture(processor, seen(pixel_values, maps, read, fields), size)[0] > 0)
+        y_field, x_field = fields.of(maps[-1])
+        reach = (y_field.size, x_field.size)
     return PixelExplanation(
-        x,
-        y,
-        scores.detach().float().softmax(dim=0).cpu().numpy(),
-        at_picture(processor, dependence, size)[0].float().cpu().numpy(),
-        bounding_box(at_picture(processor, seen(pixel_values, maps, read, fields), size)[0] > 0) if is_fcn else None,
-        tuple(field.last - field.first + 1 for field in fields.of(maps[-1])) if is_fcn else None,
-        tuple(pixel_values.shape[-2:]),
+        x=x,
+        y=y,
+        probabilities=scores.detach().float().softmax(dim=0).cpu().numpy(),
+        dependence=at_picture(processor, dependence, size)[0].float().cpu().numpy(),
+        receptive_field=field,
+        reach=reach,
+        network_size=(pixel_values.shape[-2], pixel_values.shape[-1]),
     )
 
 
@@ -122,6 +128,8 @@ def at_picture(processor: Any, values: torch.Tensor, size: tuple[int, int]) -> t
 
 
 def bounding_box(mask: torch.Tensor) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is true in a mask (H, W), right and bottom excluded."""
+    """(left, top, right, bottom) of what is true in a mask (H, W), right and bottom excluded; zeros if nothing is."""
     rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    if not len(rows):
+        return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

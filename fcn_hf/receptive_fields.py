@@ -12,12 +12,16 @@ from .convert.vectors_as_maps import WHOLE_PICTURE
 
 class Field(NamedTuple):
     """Along one axis, position `i` of a feature map sees pixels `stride * i + first` to `stride * i + last`, both
-    included; `last - first + 1` is the size of its receptive field. Where padding is, a field lies outside of the
-    picture."""
+    included. Where padding is, a field lies outside of the picture."""
 
     stride: int = 1
     first: float = 0
     last: float = 0
+
+    @property
+    def size(self) -> float:
+        """How many pixels a position sees."""
+        return self.last - self.first + 1
 
     def behind(self, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> "Field":
         """The field of a map that a convolution or pooling makes of a map with this one."""
@@ -36,7 +40,7 @@ class Field(NamedTuple):
         `stop` (excluded) see together."""
         first = max(0, self.stride * start + self.first)
         last = min(length - 1, self.stride * (stop - 1) + self.last)
-        return int(first), int(last) + 1
+        return int(first), int(max(first, last + 1))
 
 
 EVERYWHERE = Field(1, -inf, inf)

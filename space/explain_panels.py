@@ -45,7 +45,7 @@ def _network(question: Question, answer: NetworkExplanation, colours: np.ndarray
         )
     half = round(explanation.radius() * width / question.seen.width)
     facts = [
-        ("Half of that is within", f"{half} px"),
+        ("Half of what counts is within", f"{half} px"),
         ("Can see", _field_text(answer)),
         ("Time", milliseconds(answer.seconds)),
     ]
@@ -123,7 +123,7 @@ def _stage(segmenter: Segmenter, step: RefinementStep, index: int, colours: np.n
 def answer_panel(square: Image.Image, probabilities: np.ndarray) -> str:
     """What the classifier says of a whole picture, once."""
     return (
-        '<section class="fcn-answer" aria-label="One answer"><h3>A classifier: one answer</h3>'
+        '<section class="fcn-answer" aria-label="One answer"><h2>A classifier: one answer</h2>'
         f'<div><img src="{data_uri(square, "JPEG", quality=90)}" alt="What the classifier sees, {WINDOW} by {WINDOW} '
         f'pixels">{_bars(probabilities, CLASSES)}</div></section>'
     )
@@ -142,7 +142,7 @@ def map_panel(answers: AnswerMap, index: int) -> str:
     ]
     return (
         f'<section class="fcn-map" aria-label="A map of answers" style="{_aspect(answers.seen)}">'
-        f"<h3>The same network, fully convolutional: {height} × {width} answers</h3>"
+        f"<h2>The same network, fully convolutional: {height} × {width} answers</h2>"
         f'<div class="fcn-ask-map"><img src="{shown}" alt="The picture, bright where a window shows {name}">'
         f'<i class="fcn-cross" style="left:{middle[0]:.4%};top:{middle[1]:.4%}"></i></div>'
         f"<p>Each square is the answer to the {WINDOW} × {WINDOW} pixels around it, {STRIDE} pixels from the next. "

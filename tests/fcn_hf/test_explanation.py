@@ -65,6 +65,14 @@ def test_probabilities_and_dependence_are_those_of_the_picture_s_pixel(tiny, siz
     assert 0 < explanation.radius(0.5) < explanation.radius(1) <= 86
 
 
+def test_a_score_that_depends_on_nothing_has_no_field(tiny):
+    model = tiny(prediction_stride=32)
+    torch.nn.init.zeros_(model.heads["semantic"].score_fr.weight)
+    explanation = explain_pixel(model, FCNImageProcessor(), noise(70, 50), 3, 4)
+    assert explanation.receptive_field == (0, 0, 0, 0) and not explanation.dependence.any()
+    assert explanation.radius() == 0
+
+
 def test_a_pixel_outside_of_the_picture_is_named(tiny):
     for x, y in ((70, 0), (0, 50), (-1, 0)):
         with pytest.raises(FCNError, match=f"x is {x} and y is {y}.*70x50.*0..69.*0..49"):
@@ -79,4 +87,5 @@ def test_what_looks_at_a_whole_map_sees_the_whole_picture():
         joined = torch.cat([half, half.relu()], dim=1)
     assert fields.of(joined) == fields.of(half) == (Field(2, -2, 0), Field(2, -1, 1))
     assert fields.of(weighted) == fields.of(torch.rand(3)) == (EVERYWHERE, EVERYWHERE)
-    assert Field(2, -2, 0).seen_by(0, 3, 20) == (0, 5) and EVERYWHERE.seen_by(7, 8, 20) == (0, 20)
+    assert Field(2, -2, 0).seen_by(0, 3, 20) == (0, 5) and Field(2, -9, -7).seen_by(0, 3, 20) == (0, 0)
+    assert EVERYWHERE.seen_by(7, 8, 20) == (0, 20)

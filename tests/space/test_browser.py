@@ -184,7 +184,8 @@ def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
     assert page.locator(".fcn-stage:visible img").first.get_attribute("src") == finished
 
     page.locator("#fcn-examples button.gallery-item").nth(1).click()
-    page.wait_for_function("src => document.querySelectorAll('.fcn-stage img')[8].src !== src", arg=finished)
+    changed = "src => document.querySelector('[data-step=\"4\"] img')?.src !== src"
+    page.wait_for_function(changed, arg=finished)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 

@@ -46,7 +46,7 @@ def test_explain_gives_each_networks_probabilities_field_and_a_picture(client, k
         colourful = np.ptp(np.asarray(Image.open(picture["image"]), dtype=int), axis=-1) > 2
         assert colourful.any()
         # What is drawn is smoothed over some pixels.
-        colourful[top - 8 : bottom + 8, left - 8 : right + 8] = False
+        colourful[max(0, top - 8) : bottom + 8, max(0, left - 8) : right + 8] = False
         assert not colourful.any()
 
 
