@@ -14,8 +14,8 @@ HIDDEN_SIZES: dict[str, tuple[int, ...]] = {
 }
 
 
-# As many as a 16-bit label map holds, and ten times what the deepest VGG has: a config beyond these is damaged, and would
-# take all memory.
+# As many as a 16-bit label map holds, and ten times what the deepest VGG has: a config beyond these is damaged, and
+# would take all memory.
 MOST_CLASSES = 65536
 MOST_CONVOLUTIONS = 40
 
@@ -103,7 +103,7 @@ class FCNConfig(PreTrainedConfig):
             A colour (R, G, B in 0..255) for each class, with which masks are shown.
 
     Raises:
-        `StrictDataclassError` (from `huggingface_hub.errors`) or `ValueError`, with the wrong value and what is allowed.
+        `StrictDataclassError` (from `huggingface_hub.errors`) or `ValueError`, with the wrong value and what is right.
 
     Example:
 
