@@ -355,7 +355,7 @@ def _resize_nearest(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:
-    """Refuse factors, means and deviations that would leave nothing of a picture, and filters that PIL doesn't have."""
+    """Refuse factors, means and deviations that leave nothing of a picture, and filters and switches that are none."""
     for name in ("rescale_factor", "image_mean", "image_std"):
         values = settings.get(name)
         for value in values if isinstance(values, list | tuple) else [values]:
@@ -364,8 +364,11 @@ def _check_numbers(settings: dict[str, Any]) -> None:
                 expected = "a finite number" if name == "image_mean" else "a finite positive number"
                 raise ValueError(f"{name} is {values!r}, but must be {expected}, or one for each channel")
     resample = settings.get("resample")
-    if isinstance(resample, int) and resample not in list(PILImageResampling):
+    if isinstance(resample, int | float | list | dict) and resample not in list(PILImageResampling):
         raise ValueError(f"resample is {resample}, but must be one of PIL's filters, such as 2 for bilinear")
+    for name, value in settings.items():
+        if name.startswith("do_") and value not in (True, False, None):
+            raise ValueError(f"{name} is {value!r}, but must be True or False")
 
 
 def _count_statistics(image_mean: Any, image_std: Any) -> int | None:

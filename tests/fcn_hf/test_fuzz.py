@@ -1,4 +1,4 @@
-"""Whatever a file holds, reading it ends in the right answer or in a sentence. More examples: --hypothesis-profile."""
+"""Whatever a file holds, it ends in the right answer or in a sentence; a profile says how often it is tried."""
 
 import io
 import json
@@ -18,6 +18,11 @@ from tests.helpers import run, save_tiny
 
 # Fixtures give folders whose files each example writes anew.
 bounded = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def share(part: int) -> settings:
+    """One in `part` of the profile's examples, for what takes longer than a picture."""
+    return settings(bounded, max_examples=max(1, settings.default.max_examples // part))
 
 
 def encoded_pictures() -> list[bytes]:
@@ -51,9 +56,8 @@ def damaged(draw, contents: st.SearchStrategy[bytes], head: int = 400) -> bytes:
     content = bytearray(draw(contents))
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, min(head, len(content)) - 1) | st.integers(0, len(content) - 1))
-        changed = draw(
-            st.binary(min_size=1, max_size=4) | st.sampled_from([b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff"])
-        )
+        extremes = st.sampled_from([b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff"])
+        changed = draw(st.binary(min_size=1, max_size=4) | extremes)
         content[place : place + len(changed)] = changed
     return bytes(content[: draw(st.integers(0, len(content)) | st.just(len(content)))])
 
@@ -73,7 +77,7 @@ def model_folder(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("fuzz") / "model")
 
 
-@settings(bounded, max_examples=10)
+@share(20)
 @given(damaged(st.sampled_from(PICTURES), 64))
 def test_segment_ends_in_a_mask_or_a_line_for_each_picture(model_folder, tmp_path, content):
     (tmp_path / "a.bin").write_bytes(content)
@@ -93,7 +97,7 @@ ANYTHING = st.recursive(
 FREE = ("transformers_version", "auto_map", "architectures", "dtype", "model_type", "image_processor_type")
 
 
-@settings(bounded, max_examples=50)
+@share(6)
 @given(st.data())
 def test_other_settings_give_a_mask_or_a_sentence(model_folder, data):
     path = model_folder / data.draw(st.sampled_from(["config.json", "preprocessor_config.json"]))
@@ -111,7 +115,7 @@ def test_other_settings_give_a_mask_or_a_sentence(model_folder, data):
         path.write_text(whole)
 
 
-@settings(bounded, max_examples=30)
+@share(10)
 @given(st.data())
 def test_damaged_weights_are_loaded_or_refused(model_folder, data):
     path = model_folder / "model.safetensors"
@@ -135,7 +139,7 @@ def caffemodel(tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
-@settings(bounded, max_examples=50)
+@share(3)
 @given(st.data())
 def test_damaged_caffemodels_are_converted_or_refused(caffemodel, tmp_path, data):
     content = bytearray(caffemodel)
