@@ -1,6 +1,7 @@
 """Masks of pictures, and scores of a dataset split, from any FCN."""
 
 import json as json_format
+import logging
 import math
 import os
 from enum import StrEnum
@@ -13,6 +14,8 @@ import torch
 import typer
 from PIL import Image, PngImagePlugin
 from rich.console import Console
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
 from rich.progress import track
 from rich.table import Table
 from typer.core import TyperGroup
@@ -26,6 +29,12 @@ from .prediction import InferenceMode, load_model, predict
 # Names of classes, files and models are anybody's text: none of it is markup.
 console, stderr = (
     Console(stderr=to_stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for to_stderr in (False, True)
+)
+
+
+# What the package has to say besides, such as that only the first page of a file was taken.
+logging.getLogger(__package__).addHandler(
+    RichHandler(console=stderr, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter())
 )
 
 

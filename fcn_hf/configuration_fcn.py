@@ -1,5 +1,8 @@
 """Configuration of Fully Convolutional Networks (Long, Shelhamer, Darrell, CVPR 2015 and PAMI 2016)."""
 
+import math
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from torch.nn import ModuleDict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
@@ -9,6 +12,34 @@ HIDDEN_SIZES: dict[str, tuple[int, ...]] = {
     "alexnet": (96, 256, 384, 384, 256),
     "googlenet": (64, 192, 480, 832, 1024),
 }
+
+
+# As many as a 16-bit label map holds, and ten times what the deepest VGG has: a config beyond these is damaged, and
+# would take all memory.
+MOST_CLASSES = 65536
+MOST_CONVOLUTIONS = 40
+
+
+def check_id2label(id2label: Any, what: str = "id2label") -> None:
+    """Raise `ValueError` unless the names of classes are texts by the ids 0, 1, 2, ..., numbers or written ones."""
+    if not isinstance(id2label, dict) or not all(isinstance(name, str) for name in id2label.values()):
+        raise ValueError(f"{what}={_brief(id2label)} must name each class id with a text.")
+    ids = [index if isinstance(index, int) else str(index) for index in id2label]
+    wrong = [index for index in ids if not str(index).isdecimal() or len(str(index)) > 9]
+    if wrong:
+        raise ValueError(f"{what} has the id {wrong[0]!r}; ids are the whole numbers 0, 1, 2, ...")
+    if not ids or sorted(map(int, ids)) != list(range(len(ids))):
+        raise ValueError(f"{what} has the ids {_brief(ids)}; they must be 0, 1, 2, ..., each once and without gaps.")
+
+
+def _check_count(name: str, count: Any) -> None:
+    if not isinstance(count, int) or count > MOST_CLASSES:
+        raise ValueError(f"{name}={count!r} must be a whole number of classes, at most {MOST_CLASSES}.")
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @strict
@@ -72,7 +103,7 @@ class FCNConfig(PreTrainedConfig):
             A colour (R, G, B in 0..255) for each class, with which masks are shown.
 
     Raises:
-        `StrictDataclassError` (from `huggingface_hub.errors`), with the wrong value and the values allowed.
+        `StrictDataclassError` (from `huggingface_hub.errors`) or `ValueError`, with the wrong value and what is right.
 
     Example:
 
@@ -122,13 +153,24 @@ class FCNConfig(PreTrainedConfig):
             self.hidden_size = 4096 if self.backbone in ("vgg", "alexnet") else 0
         if self.num_channels is None:
             self.num_channels = sum(self.streams) if self.streams else 3
+        if self.id2label is not None:
+            check_id2label(self.id2label)
+        if kwargs.get("num_labels") is not None:
+            _check_count("num_labels", kwargs["num_labels"])
         if self.id2label_by_task is not None:
+            for task, labels in self.id2label_by_task.items():
+                check_id2label(labels, f"id2label_by_task[{task!r}]")
             self.id2label_by_task = {
                 task: {int(index): label for index, label in labels.items()}
                 for task, labels in self.id2label_by_task.items()
             }
         if self.tasks is not None:
-            self.tasks = dict(self.tasks)
+            try:
+                self.tasks = dict(self.tasks)
+            except (TypeError, ValueError):
+                raise ValueError(f"tasks={self.tasks!r} must be pairs of a name and a number of classes.") from None
+            for task, count in self.tasks.items():
+                _check_count(f"tasks[{task!r}]", count)
         if self.tasks:
             first, count = next(iter(self.tasks.items()))
             labels = (self.id2label_by_task or {}).get(first)
@@ -177,8 +219,11 @@ class FCNConfig(PreTrainedConfig):
             raise ValueError(f"backbone_config is for backbone='auto', not for backbone={self.backbone!r}.")
         if len(self.hidden_sizes) != 5 or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes={self.hidden_sizes} must hold five positive channel counts, one per stage.")
-        if len(self.depths) != 5 or min(self.depths) < 1:
-            raise ValueError(f"depths={self.depths} must hold five positive numbers of convolutions, one per stage.")
+        if len(self.depths) != 5 or min(self.depths) < 1 or max(self.depths) > MOST_CONVOLUTIONS:
+            raise ValueError(
+                f"depths={self.depths} must hold five positive numbers of convolutions, one per stage, each at most "
+                f"{MOST_CONVOLUTIONS}."
+            )
         if self.backbone == "alexnet" and any(self.hidden_sizes[i] % self.conv_groups for i in (0, 1, 2, 3, 4)):
             raise ValueError(f"hidden_sizes={self.hidden_sizes} must be multiples of conv_groups={self.conv_groups}.")
         if self.backbone == "googlenet":
@@ -194,7 +239,7 @@ class FCNConfig(PreTrainedConfig):
         streams = self.streams
         if tasks is not None:
             # Heads are kept by their names in a ModuleDict, which has methods of its own, such as "items".
-            named = all(task.isidentifier() and not hasattr(ModuleDict, task) for task in tasks)
+            named = all(str(task).isidentifier() and not hasattr(ModuleDict, str(task)) for task in tasks)
             if not tasks or any(count < 1 for count in tasks.values()) or not named:
                 raise ValueError(
                     f"tasks={tasks} must name at least one task, with words that name no method of torch's ModuleDict, "
@@ -214,9 +259,9 @@ class FCNConfig(PreTrainedConfig):
         if streams is not None and (not streams or min(streams) < 1 or sum(streams) != self.num_channels):
             raise ValueError(f"streams={streams} must be positive and add up to num_channels={self.num_channels}.")
         if self.palette is not None:
-            colours = [colour for colour in self.palette if len(colour) == 3 and all(0 <= c <= 255 for c in colour)]
-            if len(colours) != len(self.palette):
-                raise ValueError("palette must hold lists [R, G, B] of numbers in 0..255.")
+            for colour in self.palette:
+                if not isinstance(colour, list | tuple) or len(colour) != 3 or not all(c in range(256) for c in colour):
+                    raise ValueError(f"palette holds {colour!r}; expected lists [R, G, B] of whole numbers in 0..255.")
 
     def validate_sizes(self):
         """Counts are positive, `skip_scales` are two, dropout is a probability."""
@@ -224,8 +269,8 @@ class FCNConfig(PreTrainedConfig):
         for name in ("hidden_size", "num_channels", "num_labels", "conv_groups"):
             if getattr(self, name) < (0 if name == "hidden_size" and convolutional_head else 1):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if len(self.skip_scales) != 2:
-            raise ValueError(f"skip_scales={self.skip_scales} must hold two factors, for pool4 and pool3.")
+        if len(self.skip_scales) != 2 or not all(map(math.isfinite, self.skip_scales)):
+            raise ValueError(f"skip_scales={self.skip_scales} must hold two finite factors, for pool4 and pool3.")
         if not 0 <= self.hidden_dropout_prob < 1:
             raise ValueError(f"hidden_dropout_prob={self.hidden_dropout_prob} must be at least 0 and below 1.")
 

@@ -4,14 +4,29 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import datasets
+import PIL.EpsImagePlugin
+import PIL.Image
 
 from .errors import UNREACHABLE, FCNError, hub_reason
 
 IMAGE_COLUMNS = ("image", "pixel_values", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "mask", "annotation", "semantic_segmentation", "segmentation_mask")
+
+# Folders side by side, and what splits are called where other names are common.
+IMAGE_FOLDERS = ("images", "image")
+MASK_FOLDERS = ("masks", "mask", "annotations", "labels")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+# `datasets` decodes pictures by itself, by whatever format they are of: no file may have Ghostscript run.
+PIL.EpsImagePlugin.gs_binary = False
 
 
 class DatasetError(FCNError):
@@ -24,19 +39,103 @@ def load_splits(
     """All splits of a dataset.
 
     Args:
-        name: Hub id or folder, as `datasets.load_dataset` takes it.
+        name: Hub id or folder, as `datasets.load_dataset` takes it; or a folder with `images` and `masks` in it, whose
+            files belong together by their names up to the ending. Splits are folders above or below the two, such as
+            `train/images` or `images/train`; without any, all is "train".
         config_name: the dataset's configuration, where it has several.
         streaming: read rows as they are asked for, without storing the dataset.
 
     Raises:
-        `DatasetError`: if there is no such dataset, or it can't be read.
+        `DatasetError`: if there is no such dataset, or it can't be read, or a picture has no mask or a mask no picture.
     """
     if os.path.exists(name) and not os.path.isdir(name):
         raise DatasetError(f"{name!r} is a file; pass the dataset's folder or its Hub id.")
+    if config_name is None and os.path.isdir(name) and (folders := _paired_folders(Path(name))):
+        return _load_pairs(folders, streaming)
     try:
         return datasets.load_dataset(name, config_name, streaming=streaming)
     except (datasets.exceptions.DatasetNotFoundError, OSError, ValueError, *UNREACHABLE) as error:
         raise DatasetError(f"The dataset {name!r} can't be loaded: {hub_reason(error)}") from error
+
+
+def _paired_folders(root: Path) -> dict[str, tuple[Path, Path]]:
+    """The folder of pictures and that of masks of each split; none if files in there say what the dataset is.
+
+    Raises:
+        `DatasetError`: if two folders are one split.
+    """
+    if any(next(root.rglob(pattern), None) for pattern in ("metadata.jsonl", "metadata.csv", "*.parquet", "*.arrow")):
+        return {}
+    images, masks = _side_by_side(root)
+    if images.is_dir() and masks.is_dir():
+        below = sorted({folder.name for parent in (images, masks) for folder in _subfolders(parent)})
+        if not below or any(_files_by_stem(parent, "*") for parent in (images, masks)):
+            return {"train": (images, masks)}
+        found = {name: (images / name, masks / name) for name in below}
+    else:
+        # What one of the two lacks is found where its files are.
+        sides = {folder.name: _side_by_side(folder) for folder in _subfolders(root)}
+        found = {name: pair for name, pair in sides.items() if any(folder.is_dir() for folder in pair)}
+        if not any(all(folder.is_dir() for folder in pair) for pair in found.values()):
+            return {}
+    splits: dict[str, tuple[Path, Path]] = {}
+    for name, pair in found.items():
+        split = SPLIT_NAMES.get(name.lower(), name)
+        if split in splits:
+            raise DatasetError(f"{splits[split][0]} and {pair[0]} are both of the split {split!r}; rename one.")
+        splits[split] = pair
+    return splits
+
+
+def _side_by_side(folder: Path) -> tuple[Path, Path]:
+    """The folders of pictures and of masks in a folder, or where they would be."""
+    inside = {path.name.lower(): path for path in _subfolders(folder)}
+    images, masks = (
+        next((inside[name] for name in names if name in inside), folder / names[0])
+        for names in (IMAGE_FOLDERS, MASK_FOLDERS)
+    )
+    return images, masks
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _load_pairs(
+    folders: Mapping[str, tuple[Path, Path]], streaming: bool
+) -> datasets.DatasetDict | datasets.IterableDatasetDict:
+    """Splits with the columns "image" and "label", of folders of pictures and of masks.
+
+    Raises:
+        `DatasetError`: naming a picture without a mask, a mask without a picture, or two files of one name.
+    """
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    splits = datasets.DatasetDict()
+    for split, (image_folder, mask_folder) in folders.items():
+        images, masks = _files_by_stem(image_folder), _files_by_stem(mask_folder)
+        for stem in sorted(images.keys() ^ masks.keys()):
+            kind, folder = ("mask", mask_folder) if stem in images else ("picture", image_folder)
+            raise DatasetError(
+                f"{images.get(stem) or masks[stem]} has no {kind}; expected one of the same name, up to its ending, in "
+                f"{folder}."
+            )
+        rows = {"image": [str(path) for path in images.values()], "label": [str(masks[stem]) for stem in images]}
+        splits[split] = datasets.Dataset.from_dict(rows, features=features)
+    if not streaming:
+        return splits
+    return datasets.IterableDatasetDict({split: rows.to_iterable_dataset() for split, rows in splits.items()})
+
+
+def _files_by_stem(folder: Path, pattern: str = "**/*") -> dict[str, Path]:
+    """The pictures in a folder, and in those in it, by their names up to the ending, in the order of the names."""
+    endings = PIL.Image.registered_extensions()
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob(pattern)):
+        if path.suffix.lower() in endings and not path.name.startswith("."):
+            other = files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+            if other != path:
+                raise DatasetError(f"{other} and {path} differ by their ending alone; take one of them out.")
+    return files
 
 
 def find_split(splits: Mapping[str, Any], split: str) -> Any:

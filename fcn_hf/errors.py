@@ -10,6 +10,7 @@ from huggingface_hub.errors import (
     HTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    StrictDataclassError,
 )
 
 
@@ -27,6 +28,12 @@ def in_one_line(error: BaseException) -> str:
     return said if said and isinstance(error, ValueError) else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
+def config_reason(error: BaseException) -> str:
+    """What is wrong with a config, without where the check of it stands."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    return said.removeprefix("ValueError: ").removeprefix("TypeError: ")
+
+
 def hub_reason(error: BaseException) -> str:
     """One line on why loading failed: what the Hub or the network said, or else the first line of `error`.
 
@@ -34,6 +41,8 @@ def hub_reason(error: BaseException) -> str:
         error: of transformers, datasets or huggingface_hub. The first two often leave out what the third said.
     """
     for cause in _causes(error):
+        if isinstance(cause, StrictDataclassError):
+            return f"its config can't be right: {config_reason(cause)}"
         if isinstance(cause, OfflineModeIsEnabled):
             return "there is no such folder, and HF_HUB_OFFLINE is set, so that the Hub isn't asked; unset it."
         if isinstance(cause, HFValidationError):

@@ -1,13 +1,21 @@
 """Files and folders are replaced whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .errors import FCNError
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process left aside stays there
+    fcntl = None  # type: ignore[assignment]
+
+ASIDE = ".writing-"
+"""How the names of folders begin in which files are written until they are whole."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How the text begins that Git leaves in place of a large file, as long as Git LFS hasn't fetched it."""
 LFS_REMEDY = "is a Git LFS pointer and not the file itself; fetch it with `git lfs pull`."
@@ -43,26 +51,51 @@ def is_lfs_pointer(path: Path) -> bool:
         return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
-ASIDE = ".writing-"
-"""How the names of folders begin in which files are written before they move into place."""
-
-
 @contextmanager
 def written_aside(folder: str | Path) -> Iterator[Path]:
     """An empty folder to write in, whose contents move into `folder` when all of them are written.
 
     Each takes the place of a file of the same name, or of an empty folder, in one step; whatever else is in `folder`
-    stays. After an exception nothing moves.
+    stays. After an exception nothing moves. What processes that were killed have left aside is removed.
 
     Args:
         folder: on whose disk it lies; made where it doesn't exist.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=ASIDE) as aside:
-        yield Path(aside)
-        for path in sorted(Path(aside).iterdir()):
-            os.replace(path, folder / path.name)
+    with _lock(folder, wait=True):
+        for left in folder.glob(f"{ASIDE}*"):
+            with _lock(left) as is_free:
+                if is_free:
+                    shutil.rmtree(left, ignore_errors=True)
+        aside = Path(tempfile.mkdtemp(dir=folder, prefix=ASIDE))
+        in_use = ExitStack()
+        in_use.enter_context(_lock(aside))
+    with in_use:
+        try:
+            yield aside
+            for path in sorted(aside.iterdir()):
+                os.replace(path, folder / path.name)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder among processes until the end, theirs or that of the context; gives whether it could be."""
+    if fcntl is None:
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            locked = True
+        except OSError:  # held by another, or a disk without locks
+            locked = False
+        yield locked
+    finally:
+        os.close(descriptor)
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

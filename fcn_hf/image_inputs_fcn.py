@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import PIL.ImageOps
 import torch
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
@@ -26,18 +27,33 @@ CHANNEL_COUNTS = (1, 3, 4)
 PICTURE_STATISTICS = (None, 1, 3)
 EXIF_ORIENTATION = 0x0112
 URL_TIMEOUT = 10.0  # seconds
+UNSUPPORTED = "is of the format {}, which isn't supported: save it as PNG or JPEG"
+SEVERAL_FRAMES = "holds several frames or pages, of which only the first is taken"
 KNOWN_TYPES = "a path, a URL, a PIL image, a numpy array or a torch tensor"
 LOSSY_MAP = "is a JPEG, whose compression changes ids into others that may be in range: store label maps as PNG"
 COLOURED_MAP = "but a map holds one class id per pixel, shape (height, width): convert its colours to class ids first"
 
+# All that is decoded, by Pillow's names; HEIF and JXL where a plugin reads them. Its other readers aren't asked: EPS
+# has a program run, WMF the system draw, and IPTC opens whatever lies in it.
+PICTURE_FORMATS = (
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM",
+    "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+
 # How files begin that aren't taken for pictures, or only where Pillow has a reader of that name for them.
 OTHER_FORMATS = {
     "EPS": rb"%!PS|\xc5\xd0\xd3\xc6",
-    "PDF": rb"%PDF",
-    "SVG": rb"\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<svg",
+    "PDF": rb"\s*%PDF",
+    "HTML": rb"(\xef\xbb\xbf)?\s*<(?i:!doctype\s+)?(?i:html)",
+    "SVG": rb"(\xef\xbb\xbf)?\s*<(svg|[?!].*<svg)",
+    "gzip": rb"\x1f\x8b",
     "AVIF": rb".{4}ftypavi[fs]",
-    "HEIF": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    "HEIF": rb".{4}ftyp(hei|hev|mif|msf1)",
     "JPEG XL": rb"\xff\x0a|.{4}JXL ",
+    "WMF": rb"\xd7\xcd\xc6\x9a|\x01\0\x09\0",
+    "EMF": rb"\x01\0\0\0.{36} EMF",
+    "FITS": rb"SIMPLE  =",
+    "MP4": rb".{4}ftyp",
     "Git LFS pointer": rb"version https://git-lfs",
 }
 
@@ -55,14 +71,15 @@ def flatten(batch: Any, single_ndim: int) -> list[Any]:
 
 def describe(kind: str, index: int, item: Any) -> str:
     """What errors call an item, like "image 2 ('a.png')"."""
-    source = str(item if isinstance(item, str | os.PathLike) else getattr(item, "filename", "") or "")
-    source = f"{source[:40]}..." if source.startswith("data:") else source
-    return f"{kind} {index} ({source!r})" if source else f"{kind} {index}"
+    return _with_file(f"{kind} {index}", item)
 
 
 def open_picture(source: Any, name: str = "the picture", max_pixels: int | None = None) -> PIL.Image.Image:
     """
-    A picture, decoded in its own mode and turned upright as its EXIF orientation says; of an animation the first frame.
+    A picture, decoded in its own mode and turned upright as its EXIF orientation says.
+
+    Of several frames or pages the first is taken, and a warning says so, once for each file. A file in none of
+    `PICTURE_FORMATS` is not decoded.
 
     Args:
         source: a path, an http(s) or `data:image/` URL (`str`), or a `PIL.Image.Image`.
@@ -70,8 +87,11 @@ def open_picture(source: Any, name: str = "the picture", max_pixels: int | None 
         max_pixels: largest size of a file that is decoded; Pillow's own bound (`MAX_IMAGE_PIXELS`) if left out.
 
     Raises:
-        ValueError: there is no such file, it is no picture, damaged, or too large.
+        ValueError: there is no such file, it is no picture, of another format, damaged, or too large.
     """
+    # Pillow opens lazily: a picture that somebody opened may still have everything before it.
+    if _is_undecoded(source) and source.format not in PICTURE_FORMATS:
+        raise ValueError(f"{name} {UNSUPPORTED.format(source.format)}")
     content = b""
     try:
         image = source
@@ -79,14 +99,22 @@ def open_picture(source: Any, name: str = "the picture", max_pixels: int | None 
             content = _read_bytes(source)
             if not content:
                 raise EOFError("it is empty")
-            image = PIL.Image.open(BytesIO(content))
+            PIL.Image.init()
+            known = [format_name for format_name in PICTURE_FORMATS if format_name in PIL.Image.OPEN]
+            image = PIL.Image.open(BytesIO(content), formats=known)
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise PIL.Image.DecompressionBombError(
                     f"{image.width} x {image.height}, of which {max_pixels:,} are taken"
                 )
         image.load()
+        several = is_first_of_several(image)
         # exif_transpose copies even what is upright already.
-        return PIL.ImageOps.exif_transpose(image) if image.getexif().get(EXIF_ORIENTATION, 1) != 1 else image
+        upright = PIL.ImageOps.exif_transpose(image) if image.getexif().get(EXIF_ORIENTATION, 1) != 1 else image
+        if several:
+            logger.warning_once(f"{_with_file(name, source)} {SEVERAL_FRAMES}")
+            # A copy has no other frames, of which whoever is handed it would be told once more.
+            return upright.copy() if upright is image else upright
+        return upright
     except FileNotFoundError:
         raise ValueError(f"{name} does not exist: check the path") from None
     except PIL.Image.DecompressionBombError as error:
@@ -94,9 +122,7 @@ def open_picture(source: Any, name: str = "the picture", max_pixels: int | None 
     except Exception as error:  # Pillow's decoders pass on whatever they meet, from SyntaxError to zlib.error
         format_name = _other_format(content)
         if format_name:
-            raise ValueError(
-                f"{name} is of the format {format_name}, which isn't supported: save it as PNG or JPEG"
-            ) from error
+            raise ValueError(f"{name} {UNSUPPORTED.format(format_name)}") from error
         if isinstance(error, PIL.UnidentifiedImageError):
             raise ValueError(f"{name} is damaged, or no picture in a known format: check the file") from error
         raise ValueError(f"{name} cannot be read ({error}): check the file, it may be damaged or cut short") from error
@@ -195,12 +221,30 @@ def read_label_maps(
     return label_maps
 
 
+def is_first_of_several(image: PIL.Image.Image) -> bool:
+    """Whether a picture that Pillow opened is the first of several frames or pages. A PSD's layers are no frames."""
+    try:
+        return image.format != "PSD" and getattr(image, "is_animated", False) and image.tell() == 0
+    except Exception:  # what comes after the first frame may be damaged
+        return False
+
+
+def _is_undecoded(source: Any) -> bool:
+    return isinstance(source, PIL.ImageFile.StubImageFile) or bool(getattr(source, "tile", None))
+
+
+def _with_file(name: str, item: Any) -> str:
+    """A name, and in brackets the file that the item is, or comes from, where one is known and not in the name yet."""
+    source = str(item if isinstance(item, str | os.PathLike) else getattr(item, "filename", "") or "")
+    source = f"{source[:40]}..." if source.startswith("data:") else source
+    return f"{name} ({source!r})" if source and repr(source) not in name else name
+
+
 def _other_format(content: bytes) -> str | None:
     """The name of a format that is known but not read here."""
     start = content[:1024]
     found = next((name for name, pattern in OTHER_FORMATS.items() if re.match(pattern, start, re.DOTALL)), None)
-    # Pillow knows EPS, but leaves it to a program that may not be installed.
-    return found if found == "EPS" or found not in PIL.Image.OPEN else None
+    return None if found in PICTURE_FORMATS and found in PIL.Image.OPEN else found
 
 
 def reduced_labels(label_map: np.ndarray, ignore_index: int) -> np.ndarray:

@@ -4,6 +4,7 @@ Two processors share every rule and differ only in what computes: [`FCNImageProc
 a GPU, with `device="cuda"`), [`FCNImageProcessorPil`] on numpy arrays.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from .image_inputs_fcn import PICTURE_STATISTICS, check_float_pixels, describe, flatten, read_label_maps, read_picture
 
+LONGEST_EDGE = 65536  # pixels; a picture of that size, or a typing error
 AUTO_MAP = {"torchvision": "FCNImageProcessor", "pil": "FCNImageProcessorPil"}
 
 
@@ -109,7 +111,13 @@ class _FCNImageProcessing(BaseImageProcessor):
             raise ValueError(f"num_labels is {num_labels!r}, but must be a positive integer, or None for no check")
         if not isinstance(kwargs.get("ignore_index", 255), int):
             raise ValueError(f"ignore_index is {kwargs['ignore_index']!r}, but must be an integer, such as 255")
-        return super()._standardize_kwargs(**kwargs)
+        _check_numbers(kwargs)
+        settings = super()._standardize_kwargs(**kwargs)
+        for name in ("size", "pad_size"):
+            edges = dict(settings.get(name) or {})
+            if not all(isinstance(edge, int) and 1 <= edge <= LONGEST_EDGE for edge in edges.values()):
+                raise ValueError(f"{name} is {edges}, but edges are whole numbers of pixels in 1..{LONGEST_EDGE}")
+        return settings
 
     def _preprocess_image_like_inputs(  # type: ignore[override]
         self,
@@ -344,6 +352,23 @@ def _resize_nearest(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(label_map.shape, size, strict=True)
     )
     return label_map[rows[:, None], columns]
+
+
+def _check_numbers(settings: dict[str, Any]) -> None:
+    """Refuse factors, means and deviations that leave nothing of a picture, and filters and switches that are none."""
+    for name in ("rescale_factor", "image_mean", "image_std"):
+        values = settings.get(name)
+        for value in values if isinstance(values, list | tuple) else [values]:
+            is_number = isinstance(value, int | float) and math.isfinite(value)
+            if value is not None and (not is_number or (value <= 0 and name != "image_mean")):
+                expected = "a finite number" if name == "image_mean" else "a finite positive number"
+                raise ValueError(f"{name} is {values!r}, but must be {expected}, or one for each channel")
+    resample = settings.get("resample")
+    if isinstance(resample, int | float | list | dict) and resample not in list(PILImageResampling):
+        raise ValueError(f"resample is {resample}, but must be one of PIL's filters, such as 2 for bilinear")
+    for name, value in settings.items():
+        if name.startswith("do_") and value not in (True, False, None):
+            raise ValueError(f"{name} is {value!r}, but must be True or False")
 
 
 def _count_statistics(image_mean: Any, image_std: Any) -> int | None:

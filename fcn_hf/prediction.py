@@ -13,6 +13,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
+from .configuration_fcn import check_id2label
 from .errors import FCNError, hub_reason
 from .files import LFS_REMEDY, is_lfs_pointer
 from .image_inputs_fcn import open_picture
@@ -62,18 +63,26 @@ def load_model(name: str) -> tuple[Any, Any]:
         name: model folder or Hub id.
 
     Raises:
-        `FCNError`: if there is no such model, it isn't one for semantic segmentation, its files can't be read, or its
-            weights aren't all finite.
+        `FCNError`: if there is no such model, it isn't one for semantic segmentation, its files can't be read or
+            contradict each other, or its weights aren't there or aren't all finite.
         `ImportError`: if it needs a library that isn't installed.
     """
     try:
-        model = AutoModelForSemanticSegmentation.from_pretrained(name)
+        model, loading = AutoModelForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
+        # Which weights start from random numbers transformers only logs.
+        if loading["missing_keys"]:
+            raise FCNError(f"its weights lack {min(loading['missing_keys'])}, which its config asks for.")
+        check_id2label(model.config.id2label)
+        # Outputs are asked for by name.
+        model.config.return_dict = True
         processor = AutoImageProcessor.from_pretrained(name)
     except ImportError:
         raise
     except Exception as error:  # transformers passes on whatever the readers of its files meet
         pointers = [path.name for path in Path(name).glob("*.*") if path.is_file() and is_lfs_pointer(path)]
         reason = f"{pointers[0]} {LFS_REMEDY}" if pointers else hub_reason(error)
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its weights aren't of the shapes that its config asks for, as the report above says."
         raise FCNError(f"No model could be loaded from {name!r}: {reason}") from error
     check_finite(model.state_dict(), repr(name))
     return optimize(model), processor

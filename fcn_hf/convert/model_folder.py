@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..configuration_fcn import FCNConfig
-from ..errors import FCNError
+from ..errors import FCNError, config_reason
 from ..files import check_folder, written_aside
 from ..image_processing_fcn import FCNImageProcessor
 from ..model_card import model_card
@@ -190,9 +190,8 @@ def checked_config(source: str, **settings: Any) -> FCNConfig:
     """A config, with a `ConversionError` of one line in place of what `FCNConfig` raises."""
     try:
         return FCNConfig(**settings)
-    except StrictDataclassError as error:
-        reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ")
-        raise ConversionError(f"{source}: {reason}") from error
+    except (StrictDataclassError, ValueError) as error:
+        raise ConversionError(f"{source}: {config_reason(error)}") from error
 
 
 def caffe_processor(means: Sequence[float], num_labels: int, ignore_index: int = 255) -> FCNImageProcessor:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fcn_hf.files import write_aside, written_aside
+from fcn_hf.files import ASIDE, write_aside, written_aside
 
 
 def contents(folder):
@@ -41,3 +41,13 @@ def test_folders_above_are_made_and_a_name_without_a_folder_is_here(tmp_path, mo
     with written_aside(".") as aside:
         (aside / "here.txt").write_text("new")
     assert contents(tmp_path).keys() == {"a", "a/b", "a/b/file.txt", "file.txt", "here.txt"}
+
+
+def test_what_a_killed_process_left_aside_is_removed_and_what_is_in_use_stays(tmp_path):
+    (tmp_path / f"{ASIDE}left").mkdir()
+    (tmp_path / f"{ASIDE}left" / "half").write_text("half")
+    with written_aside(tmp_path) as aside:
+        (aside / "first.txt").write_text("first")
+        write_aside(tmp_path / "second.txt", lambda path: path.write_text("second"))
+        assert not (tmp_path / f"{ASIDE}left").exists()
+    assert contents(tmp_path) == {"first.txt": "first", "second.txt": "second"}

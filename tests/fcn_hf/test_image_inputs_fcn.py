@@ -1,5 +1,7 @@
 """One reader of pictures: the same colours of every mode, and the same sentence for the same fault, everywhere."""
 
+import logging
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,8 @@ from fcn_hf.image_inputs_fcn import open_picture, read_rgb
 from tests.helpers import REFUSED_PICTURES, Pointwise, picture_modes
 
 MODES = picture_modes()
+ROTATED = Image.Exif()
+ROTATED[0x0112] = 6
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -71,6 +75,14 @@ def test_a_path_object_is_always_a_file(tmp_path, monkeypatch):
         (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIF"),
         (b"\xff\x0a\xfa\x7f", "JPEG XL"),
         (b'<?xml version="1.0"?>\n<svg width="9" height="9"></svg>', "SVG"),
+        (b"\xef\xbb\xbf<!-- drawn --><!DOCTYPE svg [<!ENTITY a '<b>'>]>\n<svg width='9'></svg>", "SVG"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"\n<!doctype html>\n<html><svg></svg></html>", "HTML"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\xd7\xcd\xc6\x9a" + bytes(18), "WMF"),
+        (b"\x01\0\0\0" + bytes(36) + b" EMF" + bytes(80), "EMF"),
+        (b"\0\0\0\x1cftypisom\0\0\0\0", "MP4"),
+        (b"SIMPLE  =                    T", "FITS"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
     ],
 )
@@ -84,3 +96,47 @@ def test_a_format_that_is_not_read_is_called_by_its_name(tmp_path, monkeypatch, 
     with pytest.raises(ValueError, match="damaged"):
         (tmp_path / "a.png").write_bytes(b"\x89PNG" + content)
         open_picture(tmp_path / "a.png")
+
+
+def test_no_picture_has_a_program_run_or_opens_another(tmp_path, monkeypatch):
+    def run(*arguments, **settings):
+        raise AssertionError("a picture had something else opened")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    monkeypatch.setattr("PIL.IptcImagePlugin.IptcImageFile.load", run)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    fields = {60: b"\x01\0", 20: b"\0\x01", 30: b"\0\x01", 120: b"\x01"}
+    iptc = b"".join(bytes([0x1C, 3, tag, 0, len(value)]) + value for tag, value in fields.items()) + b"\x1c\x08\x0a\0\0"
+    for content in (eps, iptc):
+        (tmp_path / "a.png").write_bytes(content)
+        for source in (tmp_path / "a.png", Image.open(tmp_path / "a.png")):
+            with pytest.raises(ValueError, match="which isn't supported|no picture in a known format"):
+                open_picture(source)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif", "a.mpo"])
+def test_of_several_frames_or_pages_the_first_is_taken_and_said_once(tmp_path, caplog, name):
+    colours = [Image.new("RGB", (32, 24), colour) for colour in ("red", "green", "blue")]
+    colours[0].save(tmp_path / name, save_all=True, append_images=colours[1:], exif=ROTATED if "mpo" in name else b"")
+    colours[0].save(tmp_path / "alone.gif")
+    with caplog.at_level(logging.WARNING):
+        for source in (tmp_path / name, str(tmp_path / name), Image.open(tmp_path / name)):
+            assert read_rgb(open_picture(source)).getpixel((1, 1))[0] > 250
+        mask = predict(Pointwise(), FCNImageProcessor(), tmp_path / name)
+        assert mask.shape == ((32, 24) if "mpo" in name else (24, 32))
+        open_picture(tmp_path / "alone.gif")
+        second = Image.open(tmp_path / name)
+        second.seek(1)
+        assert read_rgb(second).getpixel((1, 1))[0] < 10, "whoever chose a frame gets that one, without a word"
+    (said,) = caplog.messages
+    assert f"{tmp_path / name}') holds several frames or pages, of which only the first is taken" in said
+
+
+def test_what_follows_a_first_frame_may_be_damaged(tmp_path):
+    frames = [Image.effect_noise((32, 24), 90) for _ in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "a.gif").read_bytes()
+    first = content.index(b"\0\x2c", content.index(b"\0\x2c") + 1)
+    (tmp_path / "a.gif").write_bytes(content[: first + 2])
+    assert read_rgb(tmp_path / "a.gif").size == (32, 24)

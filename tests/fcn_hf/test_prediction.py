@@ -1,5 +1,6 @@
 """How pictures are looked at."""
 
+import json
 import math
 import weakref
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
 
 from fcn_hf import FCNImageProcessor
-from fcn_hf.prediction import InferenceMode, _starts, averaged_scores, predict, windowed_logits
-from tests.helpers import Pointwise
+from fcn_hf.errors import FCNError
+from fcn_hf.prediction import InferenceMode, _starts, averaged_scores, load_model, predict, windowed_logits
+from tests.helpers import Pointwise, save_tiny
 
 
 @pytest.fixture
@@ -139,3 +142,62 @@ def test_many_views_need_no_more_memory_than_few(pixel_values):
 def test_impossible_modes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         InferenceMode(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"id2label": {"0": "a", "2": "b", "3": "c", "4": "d", "5": "e"}}, "id2label has the ids .*without gaps"),
+        ({"id2label": {"0": "a", "00": "b", "1": "c"}}, "id2label has the ids .*each once"),
+        ({"id2label": {"road": "0"}}, "id2label has the id 'road'"),
+        ({"id2label": {"0": None}}, "id2label=.* must name each class id with a text"),
+        ({"id2label": None, "num_labels": "five"}, "num_labels='five' must be a whole number"),
+        ({"prediction_stride": "8"}, "config can't be right: .*'prediction_stride' expected int"),
+        ({"depths": [10**9, 1, 1, 1, 1]}, "depths=.* each at most"),
+        ({"palette": [[0, 0, "red"]]}, "palette holds .* expected lists"),
+        ({"skip_scales": [float("nan"), 1]}, "skip_scales=.* finite"),
+        ({"hidden_size": 16}, "weights aren't of the shapes"),
+        ({"use_batch_norm": True}, "weights lack .*bn"),
+    ],
+)
+def test_a_config_that_cannot_be_is_told_of_as_it_is_loaded(tmp_path, changed, message):
+    path = save_tiny(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(FCNError, match=f"^No model could be loaded from .*: .*{message}") as caught:
+        load_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_of_other_models_are_checked_too(tmp_path):
+    config = SegformerConfig(
+        hidden_sizes=[4] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, id2label={0: "a", 2: "b"}
+    )
+    SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    SegformerImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(FCNError, match="id2label has the ids .*without gaps"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"image_std": [0, 0, 0]}, {"image_mean": [float("nan")] * 3}, {"rescale_factor": 0}, {"resample": 99},
+        {"size": {"height": -5, "width": 4}}, {"size": {"shortest_edge": "x"}}, {"do_resize": "yes"},
+    ],
+)  # fmt: skip
+def test_a_processor_that_cannot_be_is_told_of_as_it_is_loaded(tmp_path, changed):
+    path = save_tiny(tmp_path) / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(FCNError, match=f"^No model could be loaded from .*: {next(iter(changed))} is "):
+        load_model(str(tmp_path))
+
+
+def test_batches_of_the_pipeline_are_what_each_picture_gives_alone(tmp_path):
+    save_tiny(tmp_path)
+    pictures = [Image.effect_noise(size, 90).convert("RGB") for size in ((32, 24), (40, 30))]
+    resizing = FCNImageProcessor(do_resize=True, size={"height": 24, "width": 32})
+    segment = pipeline("image-segmentation", model=str(tmp_path), image_processor=resizing)
+    for alone, together in zip(segment(pictures), segment(pictures, batch_size=2), strict=True):
+        assert [part["label"] for part in alone] == [part["label"] for part in together]
+        masks = [np.concatenate([np.asarray(part["mask"]) for part in parts]) for parts in (alone, together)]
+        assert np.mean(masks[0] != masks[1]) < 0.01
