@@ -77,7 +77,7 @@ def fold_batch_norm(model: Any) -> None:
     Which they are is seen on a small picture, so that it holds for whatever backbone.
     """
     convolutions: dict[int, nn.Conv2d] = {}
-    normalised: dict[nn.Module, list[int]] = {}
+    normalised: dict[Any, list[int]] = {}
     runs: Counter[nn.Module] = Counter()
     reads: Counter[int] = Counter()
     # As long as a tensor lives, no other has its id.
