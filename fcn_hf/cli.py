@@ -304,6 +304,11 @@ def convert(
     console.print(f"{dest} is ready: from_pretrained({str(dest)!r}), or hf upload.")
 
 
+def public_name(name: str) -> str:
+    """What a card calls a folder or Hub id: cards go to others, who have no use for this machine's paths."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
 class ExportDtype(StrEnum):
     """What `--dtype` takes."""
 
@@ -336,10 +341,10 @@ def export(
     if dataset is not None:
         rows = find_split(load_splits(dataset), split)
         columns = find_columns(rows.features, image_column_name, label_column_name)
-        calibration = Calibration(f"{dataset}, {split}", rows, columns, calibration_pictures)
+        calibration = Calibration(f"{public_name(dataset)}, {split}", rows, columns, calibration_pictures)
     net, processor = load_model(model)
     progress = partial(track, console=stderr, transient=True)
-    report = export_onnx(net, processor, out, dtype, label_map, calibration, model, progress)
+    report = export_onnx(net, processor, out, dtype, label_map, calibration, public_name(model), progress)
     console.print(f"{out}: logits differ from the model's by at most {report.difference:.1e} of the largest.")
     for name, values in score_rows(report.scores):
         shares = ", ".join(f"{value} in {kind}" for kind, value in zip(report.scores, values, strict=True))
