@@ -1,7 +1,9 @@
 """A model as a graph for other programs: `torch.export`'s, and an ONNX file that was compared with the model."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -97,7 +99,7 @@ class _NamedOutputs(nn.Module):
         self.model, self.label_map = model, label_map
 
     def output_names(self) -> list[str]:
-        _, *others = self.model.config.tasks or {LOGITS: None}
+        _, *others = dict(self.model.config.tasks or {LOGITS: None})
         return [LOGITS, *(f"{LOGITS}_{task}" for task in others), *([LABEL_MAP] if self.label_map else [])]
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -122,8 +124,35 @@ def exported_program(model: nn.Module, num_channels: int = 3) -> torch.export.Ex
     sizes = {axis: torch.export.Dim.DYNAMIC for axis in DYNAMIC_AXES}
     # No two sizes alike, nor any multiple of a stride: nothing that holds by chance gets into the graph.
     example = torch.zeros(2, num_channels, 65, 90)
-    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+    open_sizes = torch.fx.experimental._config.patch(backed_size_oblivious=True)
+    with torch.no_grad(), open_sizes, whole_number_padding():
         return torch.export.export(model, (example,), dynamic_shapes={INPUT: sizes}, strict=False)
+
+
+@contextmanager
+def whole_number_padding() -> Iterator[None]:
+    """Let timm's convolutions that pad by the picture's size (`Conv2dSame`) reckon in whole numbers for a while.
+
+    Their own quotients of floats and maxima give the same, but as symbols they are nested by each convolution and
+    simplified by none, so that a graph takes minutes.
+    """
+    timm_padding: Any = sys.modules.get("timm.layers.padding")
+    if timm_padding is None:
+        yield
+        return
+    original = timm_padding.get_same_padding
+    timm_padding.get_same_padding = same_padding
+    try:
+        yield
+    finally:
+        timm_padding.get_same_padding = original
+
+
+def same_padding(size: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """How many rows or columns TensorFlow's SAME padding adds, at both ends together."""
+    reach = (kernel_size - 1) * dilation + 1
+    missing = ((size + stride - 1) // stride - 1) * stride + reach - size
+    return missing if reach >= stride else max(missing, 0)
 
 
 def export_onnx(
@@ -223,8 +252,8 @@ def write_onnx(net: _NamedOutputs, num_channels: int, path: Path) -> None:
         )
         assert program is not None
         for output in program.model.graph.outputs:
-            shape = output.shape
-            # The graph says them as sums and products of the picture's.
+            # The graph has them as sums and products of the picture's.
+            shape: Any = output.shape
             output.shape = type(shape)([DYNAMIC_AXES[0], *shape[1:-2], DYNAMIC_AXES[2], DYNAMIC_AXES[3]])
         program.save(path, external_data=False)
     except Exception as error:  # the exporters pass on whatever a backbone's code meets in them

@@ -114,7 +114,7 @@ def test_eight_bits_are_calibrated_and_scored_beside_float32(model_folder, tmp_p
 def test_a_backbone_that_pads_by_the_picture_s_size_is_exported_for_all_sizes(tmp_path):
     pytest.importorskip("timm")
     backbone = TimmBackboneConfig(
-        backbone="tf_efficientnet_lite0", out_indices=[2, 3, 4], use_pretrained_backbone=False
+        backbone="tf_mobilenetv3_small_minimal_100", out_indices=[2, 3, 4], use_pretrained_backbone=False
     )
     torch.manual_seed(0)
     model = FCNForSemanticSegmentation(FCNConfig(backbone="auto", backbone_config=backbone, num_labels=3)).eval()
