@@ -1,4 +1,4 @@
-"""Masks of pictures, and scores of a dataset split, from any FCN."""
+"""Masks of pictures, scores of a dataset split, and files for other programs, from any FCN."""
 
 import json as json_format
 import logging
@@ -311,6 +311,53 @@ def convert(
     for note in conversion.notes:
         console.print(note)
     console.print(f"{dest} is ready: from_pretrained({str(dest)!r}), or hf upload.")
+
+
+def public_name(name: str) -> str:
+    """What a card calls a folder or Hub id: cards go to others, who have no use for this machine's paths."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
+class ExportDtype(StrEnum):
+    """What `--dtype` takes."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    out: Annotated[Path, typer.Argument(help="ONNX file to be written, NAME.onnx; its card is NAME.onnx.md.")],
+    dtype: Annotated[ExportDtype, typer.Option(help="What it computes in.")] = ExportDtype.float32,
+    label_map: Annotated[bool, typer.Option("--label-map", help="An output of class ids beside the logits.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="int8: dataset folder or Hub id, to calibrate and score with.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="int8: split of it.")] = "validation",
+    calibration_pictures: Annotated[int, typer.Option(min=1, help="int8: how many of its pictures calibrate.")] = 32,
+    image_column_name: Annotated[str | None, typer.Option(help="Column of the pictures, if not recognised.")] = None,
+    label_column_name: Annotated[str | None, typer.Option(help="Column of the label maps, if not recognised.")] = None,
+) -> None:
+    """Write a model as an ONNX file, compared with the model before it is put into place."""
+    from .datasets import find_columns, find_split, load_splits
+    from .export import Calibration, check_export, export_onnx
+    from .onnx_card import score_rows
+
+    check_export(out, dtype, dataset is not None)
+    calibration = None
+    if dataset is not None:
+        rows = find_split(load_splits(dataset), split)
+        columns = find_columns(rows.features, image_column_name, label_column_name)
+        calibration = Calibration(f"{public_name(dataset)}, {split}", rows, columns, calibration_pictures)
+    net, processor = load_model(model)
+    progress = partial(track, console=stderr, transient=True)
+    report = export_onnx(net, processor, out, dtype, label_map, calibration, public_name(model), progress)
+    console.print(f"{out}: logits differ from the model's by at most {report.difference:.1e} of the largest.")
+    for name, values in score_rows(report.scores):
+        shares = ", ".join(f"{value} in {kind}" for kind, value in zip(report.scores, values, strict=True))
+        console.print(f"{name} on {dataset}, {split}: {shares}")
 
 
 if __name__ == "__main__":

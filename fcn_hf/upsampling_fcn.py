@@ -103,11 +103,13 @@ class FCNUpsampling(nn.Module):
         missing = 2 * factor - self.weight.shape[-1]
         weight = F.pad(self.weight, (0, missing, 0, missing)) if missing else self.weight
         quarters = weight.reshape(num_labels, 2, factor, 2, factor).flip(1, 3).permute(0, 1, 3, 2, 4)
-        padded = F.pad(scores, (1, 1, 1, 1))
+        # Classes first, which is the batch of one plain batched product: broadcasting would ask whether B is 1, and so
+        # make exported graphs refuse it.
+        padded = F.pad(scores.transpose(0, 1), (1, 1, 1, 1))
         corners = [padded[:, :, y : y + height + 1, x : x + width + 1] for y in (0, 1) for x in (0, 1)]
-        neighbourhoods = torch.stack(corners, dim=-1).reshape(batch, num_labels, (height + 1) * (width + 1), 4)
-        blocks = neighbourhoods @ quarters.reshape(num_labels, 4, factor * factor)
-        blocks = blocks.reshape(batch, num_labels, height + 1, width + 1, factor, factor).permute(0, 1, 2, 4, 3, 5)
+        neighbourhoods = torch.stack(corners, dim=-1).reshape(num_labels, batch * (height + 1) * (width + 1), 4)
+        blocks = torch.bmm(neighbourhoods, quarters.reshape(num_labels, 4, factor * factor))
+        blocks = blocks.reshape(num_labels, batch, height + 1, width + 1, factor, factor).permute(1, 0, 2, 4, 3, 5)
         return blocks.reshape(batch, num_labels, (height + 1) * factor, (width + 1) * factor)
 
 

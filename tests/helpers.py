@@ -5,10 +5,11 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -118,6 +119,21 @@ REFUSED_PICTURES = {
     "F": (Image.new("F", (1, 1), 0.5), "has mode 'F', whose range is unknown"),
     "I beyond 16 bit": (Image.fromarray(np.array([[70000]], dtype=np.int32)), "16-bit pixels are 0..65535"),
 }
+
+
+# Datasets
+
+
+def save_dataset(folder: Path, ids: Iterable[int] = range(5)) -> Path:
+    """Three pictures of three sizes with random labels, as the only split of a dataset's folder."""
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (30 + i, 40, 3), dtype=np.uint8) for i in range(3)]
+    labels = [generator.choice(np.array(ids, dtype=np.uint8), (30 + i, 40)) for i in range(3)]
+    rows = {"image": [Image.fromarray(p) for p in pictures], "label": [Image.fromarray(label) for label in labels]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    folder.mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "validation.parquet")
+    return folder
 
 
 # Command lines

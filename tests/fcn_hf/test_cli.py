@@ -12,24 +12,12 @@ from PIL import Image
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor, predict
 from fcn_hf.prediction import InferenceMode
-from tests.helpers import REFUSED_PICTURES, picture_modes, run, save_tiny
+from tests.helpers import REFUSED_PICTURES, picture_modes, run, save_dataset, save_tiny
 
 
 @pytest.fixture
 def model_folder(tmp_path):
     return save_tiny(tmp_path / "model")
-
-
-def save_dataset(folder, ids=range(5)):
-    """Three pictures of three sizes with random labels, as the only split of a dataset's folder."""
-    generator = np.random.default_rng(0)
-    pictures = [generator.integers(0, 256, (30 + i, 40, 3), dtype=np.uint8) for i in range(3)]
-    labels = [generator.choice(np.array(ids, dtype=np.uint8), (30 + i, 40)) for i in range(3)]
-    rows = {"image": [Image.fromarray(p) for p in pictures], "label": [Image.fromarray(label) for label in labels]}
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
-    folder.mkdir()
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "validation.parquet")
-    return folder
 
 
 @pytest.fixture
