@@ -3,6 +3,7 @@
 import json as json_format
 import math
 import os
+import shutil
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import typer
 from PIL import Image, PngImagePlugin
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -21,7 +22,8 @@ from .errors import FCNError, in_one_line
 from .files import check_file, check_folder, write_aside
 from .metrics import distinct_names
 from .palettes import class_colours, label_picture
-from .prediction import InferenceMode, load_model, predict
+from .prediction import WHOLE_PICTURE, InferenceMode, load_model, predict
+from .tiles import is_huge, predict_in_tiles, tiling_for
 
 # Names of classes, files and models are anybody's text: none of it is markup.
 console, stderr = (
@@ -65,6 +67,11 @@ WRITTEN_BY = {"Software": "fcn-hf segment"}
 def complain(message: str) -> None:
     """Print one line to stderr."""
     stderr.print(message, style="red")
+
+
+def warn(message: str) -> None:
+    """Print one line to stderr on what may not be as it is meant to be."""
+    stderr.print(message, style="yellow")
 
 
 def load(name: str, device: str | None) -> tuple[Any, Any]:
@@ -148,9 +155,19 @@ def segment(
     overlap: OverlapOption = 0.5,
     scales: ScalesOption = "1",
     mirror: MirrorOption = False,
+    tile: Annotated[
+        bool,
+        typer.Option(
+            "--tile",
+            help="See huge pictures at their own size, tile by tile; interrupted, a repeat goes on.",
+            rich_help_panel=LOOKS,
+        ),
+    ] = False,
 ) -> None:
     """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
     mode = inference_mode(window, overlap, scales, mirror)
+    if tile and mode != WHOLE_PICTURE:
+        raise FCNError("--tile looks at each part of a picture once; leave out --window, --scales and --mirror.")
     targets = mask_targets(images, out, overwrite)
     net, processor = load(model, device)
     if net.config.num_labels > 256:
@@ -160,20 +177,31 @@ def segment(
     own_mark = PngImagePlugin.PngInfo()
     for key, text in WRITTEN_BY.items():
         own_mark.add_text(key, text)
-    failures = 0
-    for target, path in track(targets.items(), "Segmenting", console=stderr, transient=True):
-        try:
-            mask = predict(net, processor, path, mode)
-            picture = label_picture(mask, colours)
-            write_aside(target, partial(picture.save, pnginfo=own_mark))
-        except Exception as error:  # a model or processor of another kind passes on whatever it meets
-            complain(f"{path}: {in_one_line(error)}")
-            failures += 1
-            continue
-        ids, pixels = np.unique(mask, return_counts=True)
-        order = np.argsort(-pixels)
-        shares = ", ".join(f"{names[ids[i]]} {pixels[i] / mask.size:.1%}" for i in order)
-        console.print(f"{target}: {shares}")
+    failures, tiling = 0, None
+    with Progress(console=stderr, transient=True) as progress:
+        for target, path in progress.track(targets.items(), description="Segmenting"):
+            kept = target.with_name(f".{target.name}.bands")
+            try:
+                if tile or (mode == WHOLE_PICTURE and is_huge(path, processor)):
+                    if tiling is None:
+                        tiling = tiling_for(net)
+                        if not tiling.is_seamless:
+                            warn(f"{model!r} sees all of a picture at once; where its tiles meet, masks may show it.")
+                    watch = partial(progress.track, description=path.name)
+                    mask = predict_in_tiles(net, processor, path, tiling, kept, watch)
+                else:
+                    mask = predict(net, processor, path, mode)
+                picture = label_picture(mask, colours)
+                write_aside(target, partial(picture.save, pnginfo=own_mark))
+                shutil.rmtree(kept, ignore_errors=True)
+            except Exception as error:  # a model or processor of another kind passes on whatever it meets
+                complain(f"{path}: {in_one_line(error)}")
+                failures += 1
+                continue
+            ids, pixels = np.unique(mask, return_counts=True)
+            order = np.argsort(-pixels)
+            shares = ", ".join(f"{names[ids[i]]} {pixels[i] / mask.size:.1%}" for i in order)
+            console.print(f"{target}: {shares}")
     if failures:
         complain(f"{failures} of {len(targets)} pictures have no mask.")
         raise typer.Exit(code=1)
@@ -257,10 +285,9 @@ def evaluate(
         table.add_row(f"boundary F1 of {name}", f"{100 * value:.2f}")
     console.print(table, soft_wrap=False)
     if np.count_nonzero(matrix.counts.sum(axis=1)) < 2 <= net.config.num_labels:
-        stderr.print(
+        warn(
             f"Warning: the labels of {split!r} show one class or none, so that the scores say little. If the ignored "
-            f"id {arguments[1]} is a class in these masks, give it another id.",
-            style="yellow",
+            f"id {arguments[1]} is a class in these masks, give it another id."
         )
     if json is not None:
         write_aside(json, lambda path: path.write_text(json_format.dumps(nan_to_null(scores), indent=2) + "\n"))
