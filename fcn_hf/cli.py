@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 
 from .errors import FCNError, in_one_line
 from .files import check_file, check_folder, write_aside
+from .films import check_target, is_film, segment_film
 from .metrics import distinct_names
 from .palettes import class_colours, label_picture
 from .prediction import WHOLE_PICTURE, InferenceMode, load_model, predict
@@ -142,11 +143,37 @@ def is_own_mask(path: Path) -> bool:
         return False
 
 
+def write_film(
+    source: Path, model: str, target: Path, device: str | None, overwrite: bool, mode: InferenceMode, opacity: float
+) -> None:
+    """`segment` for a film."""
+    check_target(target)
+    check_file(target)
+    if os.path.lexists(target) and not overwrite:
+        raise FCNError(f"{target} is there; choose another name for --out, or pass --overwrite.")
+    if target.resolve() == source.resolve():
+        raise FCNError(f"The masks of {source} would overwrite it; choose another name for --out.")
+    net, processor = load(model, device)
+    with Progress(console=stderr, transient=True) as progress:
+        film = segment_film(
+            net, processor, source, target, class_colours(net.config), opacity, mode,
+            lambda frames, count: progress.track(frames, count, description="Segmenting"),
+        )  # fmt: skip
+    if film.frames < film.announced:
+        warn(f"Only {film.frames} of {film.announced} frames of {source} could be read; it may be cut short.")
+    sound = ", without the sound" if film.has_sound else ""
+    console.print(f"{target}: {film.frames} frames{sound}")
+
+
 @app.command()
 def segment(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, of any size and format that Pillow reads.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures, of any size and format that Pillow reads; or one film.")
+    ],
     model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the masks, NAME.png for each picture NAME.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the masks, NAME.png for each picture NAME; or a film's file.")
+    ],
     device: DeviceOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that this command didn't write.")
@@ -163,9 +190,20 @@ def segment(
             rich_help_panel=LOOKS,
         ),
     ] = False,
+    opacity: Annotated[
+        float, typer.Option(min=0, max=1, help="Film: how much the classes' colours cover it; 1 shows them alone.")
+    ] = 1.0,
 ) -> None:
-    """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
+    """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at.
+
+    Of a film, a film in the colours of the classes, without its sound.
+    """
     mode = inference_mode(window, overlap, scales, mirror)
+    if any(map(is_film, images)):
+        if len(images) > 1 or tile:
+            raise FCNError("A film is segmented alone, frame by frame; pass it without other files and without --tile.")
+        write_film(images[0], model, out, device, overwrite, mode, opacity)
+        return
     if tile and mode != WHOLE_PICTURE:
         raise FCNError("--tile looks at each part of a picture once; leave out --window, --scales and --mirror.")
     targets = mask_targets(images, out, overwrite)

@@ -21,7 +21,7 @@ from .kept_parts import keep_parts, made_of, model_fingerprint
 from .prediction import predict
 
 PIXELS_AT_ONCE = 2**24
-"""Pictures of more pixels, 4096x4096, are looked at in tiles without being told, unless their processor shrinks them."""
+"""Pictures of more pixels, 4096x4096, are looked at in tiles unasked, unless their processor shrinks them."""
 
 LARGEST_PICTURE = 2**31
 """Pixels of the largest file that is taken; decoded it has 6 GB."""
