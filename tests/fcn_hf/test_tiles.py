@@ -104,8 +104,8 @@ def test_segment_looks_at_huge_pictures_in_tiles_and_leaves_nothing_behind(noise
         looks.append(arguments[3])
         return predict_in_tiles(*arguments)
 
-    monkeypatch.setattr("fcn_hf.cli.predict_in_tiles", look)
-    monkeypatch.setattr("fcn_hf.cli.tiling_for", lambda net: TILING)
+    monkeypatch.setattr("fcn_hf.segment_command.predict_in_tiles", look)
+    monkeypatch.setattr("fcn_hf.segment_command.tiling_for", lambda net: TILING)
     # A processor that makes pictures small makes them so unless they are looked at in tiles.
     FCNImageProcessor(do_resize=True, size={"shortest_edge": 50}).save_pretrained(tmp_path / "small")
     settings = json.loads((tmp_path / "small" / "preprocessor_config.json").read_text())
