@@ -1,8 +1,9 @@
 """Masks of a dataset's split, on one machine and on Ray."""
 
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -143,19 +144,18 @@ def test_ray_loses_no_row_when_a_worker_or_the_command_is_killed(model, tmp_path
             assert time.monotonic() < deadline, "workers write nothing"
             time.sleep(0.005)
 
-    # Forked before this process is part of Ray, because a fresh interpreter would take ten seconds to import torch.
-    context = multiprocessing.get_context("fork")
-    addresses = context.Queue()
-    command = context.Process(target=run_when_there_is_ray, args=(addresses, *arguments, out, "--engine", "ray"))
-    command.start()
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Two workers' worth of cores, whatever this machine has.
     ray.init(num_cpus=2 * CORES_A_WORKER, include_dashboard=False, log_to_driver=False)
     try:
-        addresses.put(ray.get_runtime_context().gcs_address)
-        wait_for(1)
-        command.kill()
-        command.join()
+        monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        # A process of its own from the start: what is forked isn't let into the cluster.
+        parts = [sys.executable, "-m", "fcn_hf.cli", *map(str, arguments), str(out), "--engine", "ray"]
+        with subprocess.Popen(parts, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
+            try:
+                wait_for(1)
+            finally:
+                command.kill()
         done = len(shards(out))
         assert 0 < done < 60
 
@@ -172,15 +172,9 @@ def test_ray_loses_no_row_when_a_worker_or_the_command_is_killed(model, tmp_path
         killer.join()
         assert result.exit_code == 0 and len(killed) == 1, result.output
     finally:
-        command.kill()
         ray.shutdown()
     expected, found = masks(tmp_path / "alone"), masks(out)
     assert len(found) == 60 and all((found[number] == expected[number]).all() for number in expected)
-
-
-def run_when_there_is_ray(addresses, *arguments):
-    os.environ["RAY_ADDRESS"] = addresses.get()
-    run(*arguments)
 
 
 def is_worker(process):
