@@ -3,34 +3,26 @@
 import json as json_format
 import logging
 import math
-import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
-from PIL import Image, PngImagePlugin
-from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import track
 from rich.table import Table
 from typer.core import TyperGroup
 
-from .errors import FCNError, in_one_line
-from .files import check_file, check_folder, write_aside
-from .metrics import distinct_names
-from .palettes import class_colours, label_picture
-from .prediction import InferenceMode, load_model, predict
-
-# Names of classes, files and models are anybody's text: none of it is markup.
-console, stderr = (
-    Console(stderr=to_stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for to_stderr in (False, True)
-)
-
+from .errors import FCNError
+from .files import check_file, write_aside
+from .films import is_film
+from .prediction import WHOLE_PICTURE, InferenceMode, load_model
+from .prediction import load_on_device as load
+from .segment_command import write_film, write_masks, write_rows
+from .terminal import complain, console, stderr, warn
 
 # What the package has to say besides, such as that only the first page of a file was taken.
 logging.getLogger(__package__).addHandler(
@@ -53,6 +45,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, help
 
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or Hub id.")]
 MORE_SCORES, LOOKS = "More scores", "How pictures are looked at (once and whole)"
+ROWS = "Masks of a dataset"
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; the accelerator, if there is one.")]
 WindowOption = Annotated[
     str | None, typer.Option(metavar="HxW", help="Slide a window of this size over the picture.", rich_help_panel=LOOKS)
@@ -66,24 +59,6 @@ ScalesOption = Annotated[
 MirrorOption = Annotated[
     bool, typer.Option("--mirror", help="Average with the mirrored picture.", rich_help_panel=LOOKS)
 ]
-
-# What each mask says of itself, so that it may be written anew.
-WRITTEN_BY = {"Software": "fcn-hf segment"}
-
-
-def complain(message: str) -> None:
-    """Print one line to stderr."""
-    stderr.print(message, style="red")
-
-
-def load(name: str, device: str | None) -> tuple[Any, Any]:
-    """A model in evaluation mode on a device, and its image processor."""
-    model, processor = load_model(name)
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    try:
-        return model.eval().to(device or accelerator or "cpu"), processor
-    except RuntimeError as error:
-        raise FCNError(f"The model can't go to the device {device!r}: {str(error).splitlines()[0]}") from error
 
 
 def nan_to_null(scores: dict[str, Any]) -> dict[str, Any]:
@@ -115,40 +90,26 @@ def inference_mode(window: str | None, overlap: float, scales: str, mirror: bool
     return InferenceMode(None if window is None else read_window(window), overlap, read_scales(scales), mirror)
 
 
-def mask_targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
-    """The picture of each mask to be written; `FCNError` where a mask would take the place of what is to stay."""
-    check_folder(out)
-    targets: dict[Path, Path] = {}
-    for path in images:
-        target = out / f"{path.stem}.png"
-        if target in targets:
-            raise FCNError(f"{targets[target]} and {path} would both become {target}; rename one, or use two folders.")
-        if target.resolve() == path.resolve():
-            raise FCNError(f"The mask of {path} would overwrite it; choose another folder for --out.")
-        check_file(target)
-        if os.path.lexists(target) and not overwrite and not is_own_mask(target):
-            raise FCNError(
-                f"{target} is there and no mask that fcn-hf segment wrote; choose another folder for --out, or pass "
-                "--overwrite."
-            )
-        targets[target] = path
-    return targets
+class Engine(StrEnum):
+    """What `--engine` takes."""
 
-
-def is_own_mask(path: Path) -> bool:
-    """Whether `segment` wrote a file."""
-    try:
-        with Image.open(path) as picture:
-            return WRITTEN_BY.items() <= picture.info.items()
-    except Exception:  # whatever Pillow meets in a file that is no picture
-        return False
+    ray = "ray"
 
 
 @app.command()
 def segment(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, of any size and format that Pillow reads.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures, of any size and format that Pillow reads; or one film; or see --dataset."),
+    ] = None,
+    *,
     model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the masks, NAME.png for each picture NAME.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Folder for the masks, NAME.png for each picture NAME; for a film, the masks' file."
+        ),
+    ],
     device: DeviceOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that this command didn't write.")
@@ -157,35 +118,61 @@ def segment(
     overlap: OverlapOption = 0.5,
     scales: ScalesOption = "1",
     mirror: MirrorOption = False,
+    tile: Annotated[
+        bool,
+        typer.Option(
+            "--tile",
+            help="See huge pictures at their own size, tile by tile; interrupted, a repeat goes on.",
+            rich_help_panel=LOOKS,
+        ),
+    ] = False,
+    opacity: Annotated[
+        float, typer.Option(min=0, max=1, help="Film: how much the classes' colours cover it; 1 shows them alone.")
+    ] = 1.0,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Dataset folder or Hub id, in place of pictures.", rich_help_panel=ROWS),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of it.", rich_help_panel=ROWS)] = "train",
+    image_column_name: Annotated[
+        str | None, typer.Option(help="Column of the pictures, if not recognised.", rich_help_panel=ROWS)
+    ] = None,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of one parquet file.", rich_help_panel=ROWS)] = 512,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            "--engine", help="ray: on all machines of a Ray cluster, or all cores of this one.", rich_help_panel=ROWS
+        ),
+    ] = None,
 ) -> None:
-    """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at."""
+    """Write a mask for each picture: a PNG of class ids, with a palette so that it can be looked at.
+
+    Of a film, a film in the colours of the classes, without its sound. Of a dataset's split, parquet files with the
+    masks of its rows; interrupted, a repeat goes on.
+    """
     mode = inference_mode(window, overlap, scales, mirror)
-    targets = mask_targets(images, out, overwrite)
-    net, processor = load(model, device)
-    if net.config.num_labels > 256:
-        raise FCNError(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
-    colours = class_colours(net.config)
-    names = distinct_names(net.config.id2label[index] for index in range(net.config.num_labels))
-    own_mark = PngImagePlugin.PngInfo()
-    for key, text in WRITTEN_BY.items():
-        own_mark.add_text(key, text)
-    failures = 0
-    for target, path in track(targets.items(), "Segmenting", console=stderr, transient=True):
-        try:
-            mask = predict(net, processor, path, mode)
-            picture = label_picture(mask, colours)
-            write_aside(target, partial(picture.save, pnginfo=own_mark))
-        except Exception as error:  # a model or processor of another kind passes on whatever it meets
-            complain(f"{path}: {in_one_line(error)}")
-            failures += 1
-            continue
-        ids, pixels = np.unique(mask, return_counts=True)
-        order = np.argsort(-pixels)
-        shares = ", ".join(f"{names[ids[i]]} {pixels[i] / mask.size:.1%}" for i in order)
-        console.print(f"{target}: {shares}")
-    if failures:
-        complain(f"{failures} of {len(targets)} pictures have no mask.")
-        raise typer.Exit(code=1)
+    images = images or []
+    if bool(images) == (dataset is not None):
+        raise FCNError("Pass pictures, or a film, or --dataset; one of them.")
+    is_of_film = any(map(is_film, images))
+    for given, option, belongs, kind in (
+        (tile, "--tile", dataset is None and not is_of_film, "pictures"),
+        (opacity < 1, "--opacity", is_of_film, "films"),
+        (engine is not None, "--engine", dataset is not None, "--dataset"),
+    ):
+        if given and not belongs:
+            raise FCNError(f"{option} is for {kind}; leave it out.")
+    if dataset is not None:
+        write_rows(dataset, split, image_column_name, model, out, device, mode, shard_rows, engine)
+        return
+    if is_of_film:
+        if len(images) > 1:
+            raise FCNError("A film is segmented alone; pass it without other files.")
+        write_film(images[0], model, out, device, overwrite, mode, opacity)
+        return
+    if tile and mode != WHOLE_PICTURE:
+        raise FCNError("--tile looks at each part of a picture once; leave out --window, --scales and --mirror.")
+    write_masks(images, model, out, device, overwrite, mode, tile)
 
 
 class MetricName(StrEnum):
@@ -224,11 +211,15 @@ def evaluate(
     scales: ScalesOption = "1",
     mirror: MirrorOption = False,
 ) -> None:
-    """Score a model on a split: mean IoU and its sisters, whole pictures at their own size."""
+    """Score a model on a split: mean IoU and its sisters, whole pictures at their own size.
+
+    Under torchrun each process scores a part of the rows, and the first one writes what all of them counted.
+    """
     # Commands import what they alone need: the `datasets` library takes a second and 90 MB.
     from .datasets import find_columns, find_split, load_splits
-    from .evaluation import HubMeanIoU, Metric, PictureScores, evaluate_split, label_arguments
+    from .evaluation import HubMeanIoU, Metric, PictureScores, computed, evaluate_split, label_arguments
     from .metrics import BoundaryF1, ConfusionMatrix
+    from .processes import join_processes
 
     mode = inference_mode(window, overlap, scales, mirror)
     files = [path for path in (json, per_image, confusion) if path is not None]
@@ -238,6 +229,9 @@ def evaluate(
         check_file(path)
     if confusion is not None:
         from .confusion_picture import draw_confusion
+    process, processes = join_processes()
+    if processes > 1 and (metric is not None or per_image is not None):
+        raise FCNError("--metric and --per-image want all rows in one process; leave them out, or torchrun.")
     rows = find_split(load_splits(dataset), split)
     columns = find_columns(rows.features, image_column_name, label_column_name)
     net, processor = load(model, device)
@@ -251,8 +245,17 @@ def evaluate(
         metrics.append(BoundaryF1(*arguments))
     if per_image is not None:
         metrics.append(pictures)
-    progress = track(rows.select_columns(list(columns)), "Scoring", console=stderr, transient=True)
-    scores = evaluate_split(net, processor, progress, columns, mode, metrics)
+    numbers = range(process, len(rows), processes)
+    part = rows.select_columns(list(columns)).select(numbers)
+    progress = track(part, "Scoring", console=stderr, transient=True, disable=process > 0)
+    scores = evaluate_split(net, processor, progress, columns, mode, metrics, numbers)
+    if processes > 1:
+        for counts in metrics:
+            if isinstance(counts, ConfusionMatrix | BoundaryF1):
+                counts.all_reduce()
+        scores = computed(metrics)
+    if process > 0:
+        return
     title = f"{model} on {dataset}, {split}"
     table = Table(title=title, title_justify="left")
     table.add_column("score")
@@ -266,10 +269,9 @@ def evaluate(
         table.add_row(f"boundary F1 of {name}", f"{100 * value:.2f}")
     console.print(table, soft_wrap=False)
     if np.count_nonzero(matrix.counts.sum(axis=1)) < 2 <= net.config.num_labels:
-        stderr.print(
+        warn(
             f"Warning: the labels of {split!r} show one class or none, so that the scores say little. If the ignored "
-            f"id {arguments[1]} is a class in these masks, give it another id.",
-            style="yellow",
+            f"id {arguments[1]} is a class in these masks, give it another id."
         )
     if json is not None:
         write_aside(json, lambda path: path.write_text(json_format.dumps(nan_to_null(scores), indent=2) + "\n"))

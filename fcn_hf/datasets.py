@@ -161,19 +161,24 @@ def find_columns(
     Raises:
         `DatasetError`: if a named column is absent, or none is recognised.
     """
+    return find_image_column(features, image_column), _find_column(features, "label", label_column, LABEL_COLUMNS)
+
+
+def find_image_column(features: Mapping[str, Any], named: str | None = None) -> str:
+    """The image column alone, of a dataset that needs no labels; as `find_columns` finds it."""
+    return _find_column(features, "image", named, IMAGE_COLUMNS)
+
+
+def _find_column(features: Mapping[str, Any], kind: str, named: str | None, common: tuple[str, ...]) -> str:
+    if named is not None:
+        if named not in features:
+            raise DatasetError(f"The dataset has no column {named!r}; its columns are {', '.join(features)}.")
+        return named
     pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-
-    def choose(kind: str, named: str | None, common: tuple[str, ...]) -> str:
-        if named is not None:
-            if named not in features:
-                raise DatasetError(f"The dataset has no column {named!r}; its columns are {', '.join(features)}.")
-            return named
-        found = [name for name in common if name in pictures]
-        if not found:
-            raise DatasetError(f"No {kind} column recognised among the image columns {pictures}; name it.")
-        return found[0]
-
-    return choose("image", image_column, IMAGE_COLUMNS), choose("label", label_column, LABEL_COLUMNS)
+    found = [name for name in common if name in pictures]
+    if not found:
+        raise DatasetError(f"No {kind} column recognised among the image columns {pictures}; name it.")
+    return found[0]
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def evaluate_split(
     columns: tuple[str, str],
     mode: InferenceMode = WHOLE_PICTURE,
     metrics: Sequence[Metric] | None = None,
+    numbers: Iterable[int] | None = None,
 ) -> dict[str, Any]:
     """The scores of a model on a split, each picture at its own size, from one confusion matrix.
 
@@ -45,6 +46,7 @@ def evaluate_split(
         mode: window, scales and mirroring.
         metrics: what counts the pictures, each made with `*label_arguments(model.config)`; `ConfusionMatrix` alone if
             left out. Boundary F1 is `metrics=[ConfusionMatrix(*arguments), BoundaryF1(*arguments)]`.
+        numbers: of the rows, by which errors name them; 0, 1, 2, ... if left out.
 
     Returns:
         What the metrics' `compute` give, a later one over an earlier one. By default that is `mean_iou`,
@@ -60,7 +62,7 @@ def evaluate_split(
     _, ignore_index, _ = arguments
     reduces = getattr(processor, "do_reduce_labels", False)
     image_column, label_column = columns
-    for where, row in numbered_rows(rows):
+    for where, row in numbered_rows(rows, numbers=numbers):
         try:
             prediction, label = predict(model, processor, row[image_column], mode), np.asarray(row[label_column])
             label = reduced_labels(label, ignore_index) if reduces else label
@@ -68,6 +70,11 @@ def evaluate_split(
                 metric.update(prediction, label)
         except Exception as error:  # a model or processor of another kind passes on whatever it meets
             raise DatasetError(f"{where}: {in_one_line(error)}") from error
+    return computed(metrics)
+
+
+def computed(metrics: Iterable[Metric]) -> dict[str, Any]:
+    """The scores of several metrics, a later one's over an earlier one's."""
     return {name: value for metric in metrics for name, value in metric.compute().items()}
 
 

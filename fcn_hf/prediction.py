@@ -88,6 +88,20 @@ def load_model(name: str) -> tuple[Any, Any]:
     return optimize(model), processor
 
 
+def load_on_device(name: str, device: str | None = None) -> tuple[Any, Any]:
+    """What `load_model` gives, the model on a device: the accelerator, if there is one and no other is named.
+
+    Raises:
+        As `load_model`, and `FCNError` if the model can't go to the device.
+    """
+    model, processor = load_model(name)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    try:
+        return model.eval().to(device or accelerator or "cpu"), processor
+    except RuntimeError as error:
+        raise FCNError(f"The model can't go to the device {device!r}: {str(error).splitlines()[0]}") from error
+
+
 def check_finite(state_dict: Mapping[str, torch.Tensor], name: str) -> None:
     """Raise `FCNError`, with the name of the first one, if there is a tensor with NaN or infinity in it."""
     for tensor_name, tensor in state_dict.items():
@@ -128,12 +142,23 @@ def predict(model, processor, picture: str | PathLike | Image.Image, mode: Infer
     Raises:
         `ValueError`: if the picture can't be read, or isn't one for this model.
     """
-    picture = open_picture(picture)
-    pixel_values = processor(picture, return_tensors="pt").to(model.device)["pixel_values"]
+    (label_map,) = predict_batch(model, processor, [open_picture(picture)], mode)
+    return label_map
+
+
+@torch.no_grad()
+def predict_batch(
+    model, processor, pictures: Sequence[Image.Image], mode: InferenceMode = WHOLE_PICTURE
+) -> list[np.ndarray]:
+    """The label maps of pictures of one size that go through the net together, each as `predict` gives it.
+
+    Args:
+        pictures: upright ones. (Of several sizes they'd be padded, and the net would see the padding.)
+    """
+    pixel_values = processor(list(pictures), return_tensors="pt").to(model.device)["pixel_values"]
     outputs = _Scores(averaged_scores(model, pixel_values, mode))
-    size = (picture.height, picture.width)
-    (mask,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[size])
-    return mask.cpu().numpy()
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    return [ids.cpu().numpy() for ids in processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)]
 
 
 def averaged_scores(model, pixel_values: torch.Tensor, mode: InferenceMode) -> torch.Tensor:

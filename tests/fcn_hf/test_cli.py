@@ -105,7 +105,7 @@ def test_segment_tries_each_picture_whatever_a_processor_or_model_makes_of_it(mo
             raise errors[path.stem]
         return np.zeros((20, 20), dtype=np.int64)
 
-    monkeypatch.setattr("fcn_hf.cli.predict", predict_but_some)
+    monkeypatch.setattr("fcn_hf.segment_command.predict", predict_but_some)
     result = run("segment", *(f"{name}.jpg" for name in "abcd"), "--model", model_folder, "--out", tmp_path / "out")
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     assert [line for line in result.stderr.splitlines() if line.strip()][-4:] == [
