@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .errors import FCNError
+
 
 def voc_palette(count: int) -> list[list[int]]:
     """
@@ -32,6 +34,12 @@ def class_colours(config: Any) -> np.ndarray:
     own = list(getattr(config, "palette", None) or [])
     colours = [*own, *voc_palette(config.num_labels)[len(own) :]][: config.num_labels]
     return np.array(colours, dtype=np.uint8).reshape(-1, 3)
+
+
+def check_ids_fit(config: Any, name: str) -> None:
+    """Raise `FCNError` if a model of that name has more classes than a picture of its label maps can hold."""
+    if config.num_labels > 256:
+        raise FCNError(f"{name!r} has {config.num_labels} classes; a PNG of class ids holds at most 256.")
 
 
 def label_picture(ids: np.ndarray, colours: np.ndarray) -> Image.Image:

@@ -15,7 +15,7 @@ from .errors import FCNError, in_one_line
 from .files import check_file, check_folder, write_aside
 from .films import check_target, segment_film
 from .metrics import distinct_names
-from .palettes import class_colours, label_picture
+from .palettes import check_ids_fit, class_colours, label_picture
 from .prediction import WHOLE_PICTURE, InferenceMode, load_on_device, predict
 from .terminal import complain, console, stderr, warn
 from .tiles import is_huge, predict_in_tiles, tiling_for
@@ -30,8 +30,7 @@ def write_masks(
     """Write NAME.png for each picture NAME, and go on after one that has no mask; arguments are the command's."""
     targets = mask_targets(images, out, overwrite)
     net, processor = load_on_device(model, device)
-    if net.config.num_labels > 256:
-        raise FCNError(f"{model!r} has {net.config.num_labels} classes; a PNG of class ids holds at most 256.")
+    check_ids_fit(net.config, model)
     colours = class_colours(net.config)
     names = distinct_names(net.config.id2label[index] for index in range(net.config.num_labels))
     own_mark = PngImagePlugin.PngInfo()

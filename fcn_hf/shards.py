@@ -17,7 +17,7 @@ from .errors import FCNError, in_one_line
 from .files import check_folder, write_aside
 from .image_inputs_fcn import open_picture
 from .kept_parts import keep_parts, made_of, model_fingerprint
-from .palettes import class_colours, label_picture
+from .palettes import check_ids_fit, class_colours, label_picture
 from .prediction import WHOLE_PICTURE, InferenceMode, load_on_device, predict_batch
 
 FEATURES = datasets.Features({"row": datasets.Value("int64"), "label": datasets.Image()})
@@ -69,10 +69,7 @@ class ShardWriter:
         self.image_column = find_image_column(split.features, job.image_column)
         self.rows = split.select_columns([self.image_column])
         self.model, self.processor = load_on_device(job.model, job.device)
-        if self.model.config.num_labels > 256:
-            raise FCNError(
-                f"{job.model!r} has {self.model.config.num_labels} classes; a PNG of class ids holds at most 256."
-            )
+        check_ids_fit(self.model.config, job.model)
         self.colours = class_colours(self.model.config)
         self.batch_size = 1 if self.model.device.type == "cpu" else BATCH_SIZE
 
