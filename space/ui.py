@@ -157,7 +157,7 @@ def build() -> gr.Blocks:
     if first is not None:
         # The first passes of a process load and compile: theirs aren't the times to show when the page is opened.
         compare(kinds[0], first)
-    middle = tuple(side // 2 for side in read_picture(first).size) if first else (0, 0)
+    width, height = read_picture(first).size if first else (0, 0)
     choices = [(kind.title, kind.name) for kind in kinds]
 
     with UploadsOnly(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
@@ -211,7 +211,7 @@ def build() -> gr.Blocks:
                 results = gr.HTML(
                     handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
                 )
-            explain_tabs(explanations, kind, picture, middle, networks)
+            explain_tabs(explanations, kind, picture, (width // 2, height // 2), networks)
         gr.HTML(_text("explanation.html"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
