@@ -109,8 +109,8 @@ class Explanations:
 
         Returns a picture that is bright where the class is probable, and the five most probable classes of the whole
         picture, the class, the map of its probabilities (0..1, by rows; windows of `window` pixels, `stride` pixels
-        apart, in a picture of `size` [width, height]), and the seconds for the map and for the same answers by crops (from
-        `crops_timed` of them).
+        apart, in a picture of `size` [width, height]), and the seconds for the map and for the same answers by crops
+        (from `crops_timed` of them).
         """
         if image is None:
             raise gr.Error(NOT_UPLOADED, print_exception=False)
