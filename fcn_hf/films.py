@@ -95,7 +95,7 @@ def segment_film(
                 made = made.reformat(format=track.pix_fmt, dst_colorspace=BT709)
                 made.time_base = stream.time_base
                 # Some formats leave out when a frame is shown.
-                made.pts = round(count / rate / stream.time_base) if frame.pts is None else frame.pts
+                made.pts = round(count / rate / made.time_base) if frame.pts is None else frame.pts
                 masks.mux(track.encode(made))
                 count += 1
             if not count:

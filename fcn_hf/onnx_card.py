@@ -97,7 +97,9 @@ def onnx_card(
         for name, size in zip(output_names, task_sizes, strict=False)
     ]
     if "label_map" in output_names:
-        outputs.append(("label_map", "uint8" if task_sizes[0] <= 256 else "int64", "(batch_size, height, width)"))
+        outputs.append(
+            ("label_map", "uint8" if int(task_sizes[0] or 0) <= 256 else "int64", "(batch_size, height, width)")
+        )
     normalizes = processor.do_normalize
     return (
         Environment(keep_trailing_newline=True)

@@ -58,7 +58,7 @@ def write_on_ray(job: SegmentationJob, shards: Sequence[range]) -> Iterator[list
     ray.data.DataContext.get_current().enable_progress_bars = False
     has = ray.cluster_resources()
     gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 1))
-    needs = {"num_gpus": 1} if gpus else {"num_cpus": min(CORES_A_WORKER, cores)}
+    needs: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": min(CORES_A_WORKER, cores)}
     workers = min(len(shards), gpus or cores // needs["num_cpus"])
     ranges = [{"start": rows.start, "stop": rows.stop} for rows in shards]
     written = ray.data.from_items(ranges, override_num_blocks=len(ranges)).map_batches(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,7 +196,7 @@ def predict_in_tiles(
             ids = predict(model, seen_as_it_is, picture.crop(tile.box))
             own = ids[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
             band[:, columns.start : columns.stop] = own
-        write_aside(_band(kept, rows), lambda aside, band=band: np.save(aside, band))
+        write_aside(_band(kept, rows), partial(np.save, arr=band))
     bands = dict.fromkeys(tile.rows for tile in tiles)
     return np.concatenate([np.load(_band(kept, rows), mmap_mode="r") for rows in bands])
 
