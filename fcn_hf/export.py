@@ -125,8 +125,7 @@ def exported_program(model: nn.Module, num_channels: int = 3) -> torch.export.Ex
     # No two sizes alike, nor any multiple of a stride: nothing that holds by chance gets into the graph.
     example = torch.zeros(2, num_channels, 65, 90)
     settings: Any = torch.fx.experimental._config
-    open_sizes = settings.patch(backed_size_oblivious=True)
-    with torch.no_grad(), open_sizes, whole_number_padding():
+    with torch.no_grad(), settings.patch(backed_size_oblivious=True), whole_number_padding():
         return torch.export.export(model, (example,), dynamic_shapes={INPUT: sizes}, strict=False)
 
 

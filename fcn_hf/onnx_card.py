@@ -91,7 +91,7 @@ def onnx_card(
         output_names: in the file's order.
         report, calibration: what was measured, and on what.
     """
-    task_sizes = list(dict(config.tasks).values()) if config.tasks else [config.num_labels]
+    task_sizes = list(dict(config.tasks).values()) if config.tasks else [int(config.num_labels or 0)]
     outputs = [
         (name, "float32", f"(batch_size, {size}, height, width)")
         for name, size in zip(output_names, task_sizes, strict=False)

@@ -113,13 +113,10 @@ def test_eight_bits_are_calibrated_and_scored_beside_float32(model_folder, tmp_p
 @torch.no_grad()
 def test_a_backbone_that_pads_by_the_picture_s_size_is_exported_for_all_sizes(tmp_path):
     pytest.importorskip("timm")
-    backbone = TimmBackboneConfig(
-        backbone="tf_mobilenetv3_small_minimal_100", out_indices=[2, 3, 4], use_pretrained_backbone=False
-    )
+    backbone = TimmBackboneConfig(backbone="tf_mobilenetv3_small_minimal_100", use_pretrained_backbone=False)
+    config = FCNConfig(backbone="auto", backbone_config=backbone, prediction_stride=32, num_labels=3)
     torch.manual_seed(0)
-    model = FCNForSemanticSegmentation(FCNConfig(backbone="auto", backbone_config=backbone, num_labels=3)).eval()
-    # As it starts, a skip adds nothing.
-    torch.nn.init.normal_(model.heads["semantic"].score_pool3.weight)
+    model = FCNForSemanticSegmentation(config).eval()
     export.export_onnx(model, FCNImageProcessor(), tmp_path / "model.onnx")
     exported = OnnxModel(tmp_path / "model.onnx", model.config)
     for shape in SHAPES:
@@ -127,14 +124,28 @@ def test_a_backbone_that_pads_by_the_picture_s_size_is_exported_for_all_sizes(tm
         assert relative_difference(exported(pixel_values).logits, model(pixel_values).logits) < 1e-4
 
 
-def test_a_file_that_does_not_answer_as_the_model_does_leaves_everything_as_it_was(model_folder, tmp_path, monkeypatch):
-    (tmp_path / "model.onnx").write_text("what was there")
-    monkeypatch.setitem(export.TOLERANCES, "float16", 0.0)
-    result = run("export", model_folder, tmp_path / "model.onnx", "--dtype", "float16")
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
-    assert "differ from the model's by" in result.stderr.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    assert (tmp_path / "model.onnx").read_text() == "what was there"
+def test_a_file_that_does_not_answer_as_the_model_does_leaves_everything_as_it_was(tmp_path, monkeypatch):
+    def write_pictures_as_logits(net, num_channels, path):
+        shape = ["batch_size", 3, "height", "width"]
+        picture, logits = (
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            for name in ("pixel_values", "logits")
+        )
+        node = onnx.helper.make_node("Identity", ["pixel_values"], ["logits"])
+        graph = onnx.helper.make_graph([node], "identity", [picture], [logits])
+        opset = [onnx.helper.make_opsetid("", 18)]
+        onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+
+    monkeypatch.setattr(export, "write_onnx", write_pictures_as_logits)
+    for classes, message in [(3, "differ from the model's by"), (5, "have shape (1, 3, 1, 1) instead of (1, 5, 1, 1)")]:
+        folder = tmp_path / str(classes)
+        model = save_tiny(folder / "model", num_labels=classes)
+        (folder / "model.onnx").write_text("what was there")
+        result = run("export", model, folder / "model.onnx")
+        assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+        assert message in result.stderr.splitlines()[-1]
+        assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
+        assert (folder / "model.onnx").read_text() == "what was there"
 
 
 @pytest.mark.parametrize(
