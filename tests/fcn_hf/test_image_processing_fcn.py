@@ -111,18 +111,21 @@ def test_a_url_is_fetched(processor_class, tmp_path):
         server.shutdown()
 
 
+ANY_MODE = {
+    **picture_modes(),
+    "uint16 array": (uint16([[65535, 257 * 9]]), [[255] * 3, [9] * 3]),
+    "bool array": (np.array([[True, False]]), [[255] * 3, [0] * 3]),
+    "grey array": (uint8([[3, 4]]), [[3] * 3, [4] * 3]),
+    "grey array with channel": (uint8([[[3], [4]]]), [[3] * 3, [4] * 3]),
+    "RGBA array": (uint8([[[1, 2, 3, 0], [1, 2, 3, 255]]]), [[255] * 3, [1, 2, 3]]),
+    "RGBA float array": (float32([[[0.5, 0.5, 0.5, 0.5], [0, 0, 0, 1]]]), [[0.75] * 3, [0] * 3]),
+}
+
+
 @pytest.mark.parametrize(
     "picture, expected",
-    {
-        **picture_modes(),
-        "uint16 array": (uint16([[65535, 257 * 9]]), [[255] * 3, [9] * 3]),
-        "bool array": (np.array([[True, False]]), [[255] * 3, [0] * 3]),
-        "grey array": (uint8([[3, 4]]), [[3] * 3, [4] * 3]),
-        "grey array with channel": (uint8([[[3], [4]]]), [[3] * 3, [4] * 3]),
-        "RGBA array": (uint8([[[1, 2, 3, 0], [1, 2, 3, 255]]]), [[255] * 3, [1, 2, 3]]),
-        "RGBA float array": (float32([[[0.5, 0.5, 0.5, 0.5], [0, 0, 0, 1]]]), [[0.75] * 3, [0] * 3]),
-    }.values(),
-    ids=str,
+    ANY_MODE.values(),
+    ids=ANY_MODE,
 )
 def test_pictures_of_any_mode_become_rgb(processor_class, picture, expected):
     layout = "channels_last" if isinstance(picture, np.ndarray) and picture.ndim == 3 else None
