@@ -6,11 +6,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATI
 from .configuration_fcn import FCNConfig
 from .convert import from_classifier
 from .convert.convolutionalize import convolutionalize
+from .explanation import explain_pixel
 from .image_processing_fcn import FCNImageProcessor, FCNImageProcessorPil
 from .metrics import ConfusionMatrix
 from .modeling_fcn import FCNForSemanticSegmentation, FCNModel, FCNPreTrainedModel
 from .optimization import optimize
 from .prediction import predict
+from .refinement import refinement
 from .version import __version__
 
 AutoConfig.register("fcn", FCNConfig, exist_ok=True)
@@ -42,7 +44,9 @@ __all__ = [
     "FCNPreTrainedModel",
     "__version__",
     "convolutionalize",
+    "explain_pixel",
     "from_classifier",
     "optimize",
     "predict",
+    "refinement",
 ]

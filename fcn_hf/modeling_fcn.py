@@ -179,13 +179,27 @@ class FCNHead(nn.Module):
 
     def forward(self, maps: Sequence[torch.Tensor], size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """A trunk's maps -> logits `(B, num_labels, *size)`, and the coarse scores that they began with."""
-        scores = coarse_scores = self.score_fr(maps[-1])
+        scores = self.scores(maps)
+        return self.upsample(scores, size), scores["score_fr"]
+
+    def scores(self, maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A trunk's maps -> `(B, num_labels, h, w)` of each scorer by its name, from coarse to fine."""
+        scores = {"score_fr": self.score_fr(maps[-1])}
         if self.pool4 is not None:
-            scores = self.add(self.upscore2(scores), self.score_pool4(maps[self.pool4]), self.offset4)
+            scores["score_pool4"] = self.score_pool4(maps[self.pool4])
         if self.pool3 is not None:
-            scores = self.add(self.upscore_pool4(scores), self.score_pool3(maps[self.pool3]), self.offset3)
+            scores["score_pool3"] = self.score_pool3(maps[self.pool3])
+        return scores
+
+    def upsample(self, all_scores: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """The scores of `scores`, added on their way up -> logits `(B, num_labels, *size)`."""
+        scores = all_scores["score_fr"]
+        if self.pool4 is not None:
+            scores = self.add(self.upscore2(scores), all_scores["score_pool4"], self.offset4)
+        if self.pool3 is not None:
+            scores = self.add(self.upscore_pool4(scores), all_scores["score_pool3"], self.offset3)
         if self.interpolates:
-            return F.interpolate(scores, size, mode="bilinear", align_corners=False), coarse_scores
+            return F.interpolate(scores, size, mode="bilinear", align_corners=False)
         if self.prediction_stride == 32:
             scores = self.upscore32(scores)
         elif self.prediction_stride == 16:
@@ -193,7 +207,7 @@ class FCNHead(nn.Module):
         else:
             scores = self.upscore8(scores)
         start, (height, width) = self.crop_offset, size
-        return scores[..., start : start + height, start : start + width], coarse_scores
+        return scores[..., start : start + height, start : start + width]
 
     def add(self, scores: torch.Tensor, finer: torch.Tensor, offset: int) -> torch.Tensor:
         """The sum where both are; `offset` positions of `finer` come before the first of `scores`."""

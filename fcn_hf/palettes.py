@@ -119,6 +119,29 @@ def overlay(picture: Image.Image, ids: np.ndarray, colours: np.ndarray, opacity:
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
+# Black over violet and orange to light yellow, told apart in any kind of colour vision: every quarter of matplotlib's
+# "inferno" (CC0).
+HEAT_COLOURS = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])
+
+
+def heat_overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
+    """How much each place counts, laid on its picture, which is made grey and dark so that the heat is what shines.
+
+    Args:
+        picture: RGB, W x H.
+        heat: floats of shape (H, W), from 0, where the picture is seen alone, to 1, whose colour is light yellow.
+
+    Returns:
+        An RGB picture of the size of `picture`.
+    """
+    strength = np.clip(heat, 0, 1)[..., None]
+    places = np.linspace(0, 1, len(HEAT_COLOURS))
+    colours = np.concatenate([np.interp(strength, places, channel) for channel in HEAT_COLOURS.T], axis=-1)
+    grey = np.asarray(picture.convert("L").convert("RGB"), dtype=np.float32) * 0.6
+    opacity = np.sqrt(strength)
+    return Image.fromarray((grey * (1 - opacity) + colours * opacity).round().astype(np.uint8))
+
+
 def fitted_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask, bool of shape (H, W), brought to a size (width, height): where most of a pixel lies in it."""
     return np.asarray(_fitted(Image.fromarray(np.uint8(255) * mask), size)) > 127

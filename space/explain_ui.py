@@ -1,0 +1,263 @@
+"""The explaining tabs and the API's `/explain` and `/classify`: what stands where, and which event fills it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from fcn_hf.errors import FCNError
+from fcn_hf.palettes import heat_overlay
+from space.classifier import CLASSES, STRIDE, WINDOW, answer_map, class_heat, crops_seconds, one_answer
+from space.explain import NetworkExplanation, ask, finest_fcn, heat_picture, look_inside
+from space.explain_panels import answer_panel, inside_panels, map_panel, question_panels, times_panel
+from space.inference import Kind
+from space.panels import message
+from space.pictures import read_picture
+from space.uploads import NOT_UPLOADED, limited
+
+PAGE = Path(__file__).parent / "page"
+
+HINT = "Choose a picture above, and this tab answers about it."
+NOT_ANSWERED = "This was not answered, as the notice says (perhaps too many waited): please ask again."
+NO_FCN = "None of these models is an FCN, whose steps could be shown."
+
+REFRESH = "() => { window.fcnRefresh(); }"
+"""What the browser does when the picture is another one: the tab that is seen, if it is one of these, asks again."""
+
+
+class Explanations:
+    """What the events call. Everything a request needs arrives as an argument; only models are shared."""
+
+    def __init__(self, kinds: Mapping[str, Kind], colours: Mapping[str, np.ndarray]):
+        self.kinds, self.colours = kinds, colours
+
+    def why(self, name: str, upload: dict[str, Any] | None, x: Any, y: Any) -> tuple[str, Any, Any]:
+        """The explanation of one pixel as HTML, and that pixel: the nearest one where the picture is smaller."""
+        if upload is None:
+            return message(HINT), x, y
+        try:
+            picture = read_picture(upload["path"])
+            x, y = (min(max(whole(value), 0), side - 1) for value, side in zip((x, y), picture.size, strict=True))
+            question = ask(self.kinds[name], picture, x, y)
+        except FCNError as error:
+            return message(str(error), "error"), x, y
+        return question_panels(question, self.colours[name]), question.x, question.y
+
+    def inside(self, name: str, upload: dict[str, Any] | None) -> str:
+        """The steps to the mask of the finest FCN, as HTML."""
+        segmenter = finest_fcn(self.kinds[name])
+        if upload is None or segmenter is None:
+            return message(HINT if segmenter else NO_FCN)
+        try:
+            return inside_panels(segmenter, *look_inside(segmenter, read_picture(upload["path"])), self.colours[name])
+        except FCNError as error:
+            return message(str(error), "error")
+
+    def classified(self, upload: dict[str, Any] | None) -> tuple[str, Any, str, str]:
+        """The classifier's one answer, the class it gives, the map of that class, and the times, as HTML."""
+        if upload is None:
+            return message(HINT), None, "", ""
+        try:
+            picture = read_picture(upload["path"])
+            square, probabilities = one_answer(picture)
+            answers = answer_map(picture)
+        except FCNError as error:
+            return message(str(error), "error"), None, "", ""
+        index = int(probabilities.argmax())
+        times = times_panel(answers, crops_seconds(answers))
+        return answer_panel(square, probabilities), index, map_panel(answers, index), times
+
+    def class_map(self, upload: dict[str, Any] | None, index: Any) -> str:
+        """The map of another class, as HTML."""
+        if upload is None or index not in range(len(CLASSES)):
+            return ""
+        try:
+            return map_panel(answer_map(read_picture(upload["path"])), index)
+        except FCNError as error:
+            return message(str(error), "error")
+
+    def explain(
+        self, image: dict[str, Any] | None, kind: str, x: Any, y: Any
+    ) -> tuple[list[tuple[Image.Image, str]], list[dict[str, Any]]]:
+        """Say why every network of one kind of picture gives the pixel x, y (from the left and top, from 0) its class.
+
+        Returns pictures that are bright where the class depends on them, and, per network, its name, model, class,
+        probabilities by class (0..1), receptive field [left, top, right, bottom] in the picture's pixels (null for
+        models that aren't FCNs), radius in pixels that holds half of what it depends on, and seconds.
+        """
+        if image is None:
+            raise gr.Error(NOT_UPLOADED, print_exception=False)
+        try:
+            question = ask(self.kinds[kind], read_picture(image["path"]), whole(x), whole(y))
+        except FCNError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        pictures = [(heat_picture(question.seen, a.explanation), a.segmenter.name) for a in question.answers]
+        scale = question.size[0] / question.seen.width
+        return pictures, [explanation_summary(answer, scale) for answer in question.answers]
+
+    def classify(self, image: dict[str, Any] | None, class_name: Any) -> tuple[Image.Image, dict[str, Any]]:
+        """Say where an ImageNet classifier, convolutionalized, sees one of its 1000 classes (by name; without one, the
+        class that it gives to the whole picture).
+
+        Returns a picture that is bright where the class is probable, and the five most probable classes of the whole
+        picture, the class, the map of its probabilities (0..1, by rows; windows of `window` pixels, `stride` pixels
+        apart, in a picture of `size` [width, height]), and the seconds for the map and for the same answers by crops.
+        """
+        if image is None:
+            raise gr.Error(NOT_UPLOADED, print_exception=False)
+        try:
+            index = None if class_name in (None, "") else class_id(class_name)
+            picture = read_picture(image["path"])
+            _, probabilities = one_answer(picture)
+            answers = answer_map(picture)
+        except FCNError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        index = int(probabilities.argmax()) if index is None else index
+        return heat_overlay(answers.seen, class_heat(answers, index)), {
+            "top": {CLASSES[best]: float(probabilities[best]) for best in probabilities.argsort()[::-1][:5]},
+            "class": CLASSES[index],
+            "map": answers.probabilities[index].tolist(),
+            "window": WINDOW,
+            "stride": STRIDE,
+            "size": answers.seen.size,
+            "seconds": answers.seconds,
+            "seconds_by_crops": crops_seconds(answers),
+        }
+
+
+def explanation_summary(answer: NetworkExplanation, scale: float) -> dict[str, Any]:
+    """What `/explain` says of one network; `scale` is the picture's pixels by those that networks see."""
+    explanation, segmenter = answer.explanation, answer.segmenter
+    return {
+        "name": segmenter.name,
+        "model": segmenter.source,
+        "class": segmenter.labels[explanation.label],
+        "probabilities": dict(zip(segmenter.labels, explanation.probabilities.tolist(), strict=True)),
+        "receptive_field": answer.receptive_field,
+        "half_within": round(explanation.radius() * scale),
+        "seconds": round(answer.seconds, 5),
+    }
+
+
+def whole(value: Any) -> int:
+    """A coordinate as a client sent it.
+
+    Raises:
+        FCNError: it isn't a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise FCNError(f"x and y are whole numbers, counted from the picture's left and top; not {str(value)[:40]!r}.")
+    return int(value)
+
+
+def class_id(name: Any) -> int:
+    """The id of an ImageNet class.
+
+    Raises:
+        FCNError: there is none of this name.
+    """
+    if name in CLASSES:
+        return CLASSES.index(name)
+    close = difflib.get_close_matches(str(name)[:40], CLASSES, 3)
+    raise FCNError(f"ImageNet has no class {str(name)[:40]!r}; like it: {', '.join(close) or 'none'}.")
+
+
+def explain_tabs(
+    handlers: Explanations, kind: gr.Radio, picture: gr.Image, pixel: tuple[int, int], networks: dict[str, Any]
+) -> None:
+    """The explaining tabs, to be called inside `gr.Tabs`, about the page's kind and picture.
+
+    Args:
+        pixel: x and y of the first question.
+        networks: settings of all events that make networks work.
+    """
+    hidden: dict[str, Any] = {"preprocess": False, "api_visibility": "private", **networks}
+
+    with gr.Tab("Why this pixel?", elem_classes="fcn-tab") as why_tab:
+        gr.HTML(_text("why.html"), apply_default_css=False)
+        with gr.Row(elem_id="fcn-ask"):
+            x = gr.Number(pixel[0], label="x, pixels from the left", precision=0, elem_id="fcn-x", min_width=120)
+            y = gr.Number(pixel[1], label="y, pixels from the top", precision=0, elem_id="fcn-y", min_width=120)
+            button = gr.Button("Ask about this pixel", variant="primary", elem_classes="fcn-refresh", min_width=160)
+        why = gr.HTML(apply_default_css=False)
+    asked = gr.on(
+        [why_tab.select, button.click, x.submit, y.submit],
+        limited(handlers.why),
+        [kind, picture, x, y],
+        [why, x, y],
+        show_progress_on=why,
+        **hidden,
+    )
+
+    with gr.Tab("Inside", elem_classes="fcn-tab") as inside_tab:
+        gr.HTML(_text("inside.html"), apply_default_css=False)
+        again = gr.Button("Look again", visible="hidden", elem_classes="fcn-refresh")
+        inside = gr.HTML(apply_default_css=False)
+    looked = gr.on([inside_tab.select, again.click], limited(handlers.inside), [kind, picture], inside, **hidden)
+
+    with gr.Tab("From classifier to FCN", elem_classes="fcn-tab") as classifier_tab:
+        gr.HTML(_text("classifier.html"), apply_default_css=False)
+        again = gr.Button("Classify again", visible="hidden", elem_classes="fcn-refresh")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=280):
+                answer = gr.HTML(apply_default_css=False)
+                times = gr.HTML(apply_default_css=False)
+            with gr.Column(scale=3, min_width=280):
+                choice = gr.Dropdown(
+                    [(name, index) for index, name in enumerate(CLASSES)],
+                    value=None,
+                    label="Where does it see (any of 1000 classes; type to search)",
+                    elem_id="fcn-class-choice",
+                )
+                class_map = gr.HTML(apply_default_css=False)
+    classified = gr.on(
+        [classifier_tab.select, again.click],
+        limited(handlers.classified),
+        picture,
+        [answer, choice, class_map, times],
+        show_progress_on=answer,
+        **hidden,
+    )
+    choice.input(limited(handlers.class_map), [picture, choice], class_map, **hidden)
+
+    for event, output in ((asked, why), (looked, inside), (classified, answer)):
+        not_answered = f"() => {json.dumps(message(NOT_ANSWERED, 'error'))}"
+        event.failure(None, None, output, js=not_answered, api_visibility="private")
+
+
+def explain_api(handlers: Explanations, kinds: list[tuple[str, str]], networks: dict[str, Any]) -> None:
+    """The named endpoints, to be called inside the page's blocks; they are no part of what is seen."""
+    with gr.Group(visible=False):
+        gr.Button().click(
+            limited(handlers.explain),
+            [
+                gr.Image(label="image", type="filepath"),
+                gr.Radio(kinds, value=kinds[0][1], label="kind"),
+                gr.Number(label="x", precision=0),
+                gr.Number(label="y", precision=0),
+            ],
+            [gr.Gallery(label="dependence", format="png"), gr.JSON(label="explanations")],
+            preprocess=False,
+            api_name="explain",
+            **networks,
+        )
+        gr.Button().click(
+            limited(handlers.classify),
+            [gr.Image(label="image", type="filepath"), gr.Textbox("", label="class_name")],
+            [gr.Image(label="map", format="png"), gr.JSON(label="answers")],
+            preprocess=False,
+            api_name="classify",
+            **networks,
+        )
+
+
+def _text(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
