@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .convert.torch_calls import Call, Observer
 from .convert.vectors_as_maps import WHOLE_PICTURE
+from .torch_calls import Call, Observer
 
 
 class Field(NamedTuple):
