@@ -7,6 +7,7 @@ the opacity slider and the legend act on the layers in the browser, without a ro
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -97,12 +98,17 @@ def comparison(
     kept = [name for name, wanted in zip(labels, keep, strict=True) if wanted]
     figures = "".join(_figure(panel, shown.size, labels, colours) for panel in panels)
     closer = _slide(panels) + (_disagreement(disagreement, shown.size) if disagreement else "")
-    return (
-        f'<section class="fcn-results" aria-label="Comparison" data-width="{picture.width}" '
-        f'data-height="{picture.height}" style="--photo:url({photo});--aspect:{picture.width}/{picture.height};'
-        f'--columns:{len(panels)}">{legend(kept, colours[keep])}<div class="fcn-panels">{figures}</div>'
+    content = (
+        f'{legend(kept, colours[keep])}<div class="fcn-panels">{figures}</div>'
         f'<output class="fcn-said" aria-live="polite"></output><div class="fcn-closer">{closer}</div>'
-        f"{_share_table(panels, labels, colours)}</section>"
+        f"{_share_table(panels, labels, colours)}"
+    )
+    # The digests tell the browser whether this is another comparison, and of another picture.
+    return (
+        f'<section class="fcn-results" aria-label="Comparison" data-comparison="{_digest(photo + content)}" '
+        f'data-picture="{_digest(photo)}" data-width="{picture.width}" data-height="{picture.height}" '
+        f'style="--photo:url({photo});--aspect:{picture.width}/{picture.height};--columns:{len(panels)}">'
+        f"{content}</section>"
     )
 
 
@@ -159,6 +165,10 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours: np.ndarray) -> str:
     full = label_picture(panel.mask, colours)
     download = data_uri(full, "PNG")
@@ -213,7 +223,7 @@ def _choice(label: str, names: Sequence[str], selected: int) -> str:
     options = "".join(
         f"<option{' selected' if index == selected else ''}>{escape(name)}</option>" for index, name in enumerate(names)
     )
-    return f"<label>{label} <select>{options}</select></label>"
+    return f'<label>{label} <select aria-label="{label}">{options}</select></label>'
 
 
 def _disagreement(found: Disagreement, shown: tuple[int, int]) -> str:

@@ -16,8 +16,8 @@ customElements.define(
 // Names the example pictures after their files, brings masks of another picture into sight, and tells the other scripts
 // of them: "fcn:compared", with whether they are of another picture than before.
 (() => {
-  let section = null;
-  let photo = null;
+  let comparison = null;
+  let picture = null;
 
   function nameExamples() {
     document.querySelectorAll("#fcn-examples .gallery-item:not([aria-label])").forEach((button) => {
@@ -27,8 +27,8 @@ customElements.define(
     });
   }
 
-  function bringIntoSight(view) {
-    const { top, height } = view.getBoundingClientRect();
+  function bringIntoSight(section) {
+    const { top, height } = section.querySelector(".fcn-view").getBoundingClientRect();
     if (top >= 0 && top + height / 2 <= innerHeight) return;
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     section.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
@@ -36,16 +36,21 @@ customElements.define(
 
   function look() {
     nameExamples();
-    const found = document.querySelector(".fcn-results");
-    if (!found || found === section) return;
-    section = found;
-    const before = photo;
-    photo = section.style.getPropertyValue("--photo");
-    const another = photo !== before;
+    // Gradio changes what is there into what comes, so the element may be the same.
+    const section = document.querySelector(".fcn-results");
+    if (!section || section.dataset.comparison === comparison) return;
+    comparison = section.dataset.comparison;
+    const before = picture;
+    picture = section.dataset.picture;
+    const another = picture !== before;
     document.dispatchEvent(new CustomEvent("fcn:compared", { detail: { another } }));
     // Not when the page is opened: who reads from the top isn't to be moved.
-    if (another && before !== null) bringIntoSight(section.querySelector(".fcn-view"));
+    if (another && before !== null) bringIntoSight(section);
   }
 
-  new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
+  new MutationObserver(look).observe(document.documentElement, {
+    childList: true,
+    subtree: true,
+    attributeFilter: ["data-comparison"],
+  });
 })();
