@@ -262,6 +262,7 @@ def test_the_filter_the_outlines_and_the_colours_last_as_they_look(page):
 
 def test_a_line_uncovers_one_over_the_other_by_keyboard(page):
     page.locator("#fcn-opacity input[type=range]").fill("100")
+    page.wait_for_function("+getComputedStyle(document.querySelector('.fcn-mask')).opacity === 1")
     left, right = (page.get_by_label(side, exact=True) for side in ("Left", "Right"))
     left.select_option("FCN-8s")
     right.select_option("Picture")
