@@ -264,7 +264,7 @@ def test_a_line_uncovers_one_over_the_other_by_keyboard(page):
     page.locator("#fcn-opacity input[type=range]").fill("100")
     page.wait_for_function("+getComputedStyle(document.querySelector('.fcn-mask')).opacity === 1")
     left, right = (page.get_by_label(side, exact=True) for side in ("Left", "Right"))
-    left.select_option("FCN-8s")
+    left.select_option("Ground truth")
     right.select_option("Picture")
     place = page.get_by_label("Where the right one begins")
     place.focus()
