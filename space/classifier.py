@@ -121,8 +121,9 @@ def answer_map(picture: Image.Image) -> AnswerMap:
 
 
 @torch.inference_mode()
-def crops_seconds(answers: AnswerMap) -> float:
-    """Seconds that the classifier takes for the answers of a map when each window is cut out and asked about alone."""
+def crops_seconds(answers: AnswerMap) -> tuple[float, int]:
+    """Seconds that the classifier takes for the answers of a map when each window is cut out and asked about alone, and
+    how many of them were timed for it: all, unless `CROP_SECONDS` were over."""
     known = classifier()
     pixel_values = known.processor(answers.seen, return_tensors="pt")["pixel_values"]
     height, width = answers.shape
@@ -132,7 +133,7 @@ def crops_seconds(answers: AnswerMap) -> float:
         crops = [pixel_values[0, :, y : y + WINDOW, x : x + WINDOW] for y, x in corners[done : done + CROP_BATCH]]
         known.net(torch.stack(crops))
         done += len(crops)
-    return (time.perf_counter() - start) * len(corners) / done
+    return (time.perf_counter() - start) * len(corners) / done, done
 
 
 def resized(picture: Image.Image) -> Image.Image:

@@ -150,16 +150,17 @@ def map_panel(answers: AnswerMap, index: int) -> str:
     )
 
 
-def times_panel(answers: AnswerMap, crops_seconds: float) -> str:
-    """The time for a map of answers beside that for the same answers one by one, measured just now."""
+def times_panel(answers: AnswerMap, crops_seconds: float, timed: int) -> str:
+    """The time for a map of answers beside that for the same answers one by one, of which `timed` were measured."""
     count, longest = answers.shape[0] * answers.shape[1], max(answers.seconds, crops_seconds)
     rows = "".join(
         f'<tr><th scope="row">{name}</th><td><i style="width:{seconds / longest:.2%}"></i></td>'
         f"<td>{milliseconds(seconds)}</td></tr>"
         for name, seconds in (("One pass", answers.seconds), (f"{count} crops", crops_seconds))
     )
+    part = f" (the crops on the first {timed})" if timed < count else ""
     return (
-        f'<table class="fcn-bars"><caption>The same {count} answers, measured on this server just now: '
+        f'<table class="fcn-bars"><caption>The same {count} answers, measured on this server just now{part}: '
         f"{crops_seconds / answers.seconds:.1f} times quicker at once</caption>{rows}</table>"
     )
 

@@ -72,7 +72,7 @@ class Explanations:
         except FCNError as error:
             return message(str(error), "error"), None, "", ""
         index = int(probabilities.argmax())
-        times = times_panel(answers, crops_seconds(answers))
+        times = times_panel(answers, *crops_seconds(answers))
         return answer_panel(square, probabilities), index, map_panel(answers, index), times
 
     def class_map(self, upload: dict[str, Any] | None, index: Any) -> str:
@@ -109,7 +109,8 @@ class Explanations:
 
         Returns a picture that is bright where the class is probable, and the five most probable classes of the whole
         picture, the class, the map of its probabilities (0..1, by rows; windows of `window` pixels, `stride` pixels
-        apart, in a picture of `size` [width, height]), and the seconds for the map and for the same answers by crops.
+        apart, in a picture of `size` [width, height]), and the seconds for the map and for the same answers by crops
+        (from `crops_timed` of them).
         """
         if image is None:
             raise gr.Error(NOT_UPLOADED, print_exception=False)
@@ -121,6 +122,7 @@ class Explanations:
         except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
         index = int(probabilities.argmax()) if index is None else index
+        by_crops, timed = crops_seconds(answers)
         return heat_overlay(answers.seen, class_heat(answers, index)), {
             "top": {CLASSES[best]: float(probabilities[best]) for best in probabilities.argsort()[::-1][:5]},
             "class": CLASSES[index],
@@ -129,7 +131,8 @@ class Explanations:
             "stride": STRIDE,
             "size": answers.seen.size,
             "seconds": answers.seconds,
-            "seconds_by_crops": crops_seconds(answers),
+            "seconds_by_crops": by_crops,
+            "crops_timed": timed,
         }
 
 
