@@ -1,5 +1,6 @@
 """Class ids -> colours, and pictures of label maps: what `fcn-hf segment`, training and the page show alike."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,52 @@ def voc_palette(count: int) -> list[list[int]]:
         [sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
         for index in range(count)
     ]
+
+
+# Linear RGB as seen by eyes that lack one kind of cone: protan, deutan, tritan. Machado, Oliveira, Fernandes, "A
+# physiologically-based model for simulation of color vision deficiency", IEEE TVCG 2009, table for severity 1.0.
+DICHROMATIC = np.array(
+    [
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ]
+)
+
+# Linear RGB of sRGB's primaries to XYZ relative to its white (IEC 61966-2-1).
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+XYZ /= XYZ.sum(axis=1, keepdims=True)
+
+
+@cache
+def distinct_palette(count: int, first: tuple[int, int, int] = (0, 0, 0)) -> list[list[int]]:
+    """
+    `count` RGB colours, integers in 0..255, that colour-blind eyes tell apart too; the first is black, or `first`.
+
+    Each next colour of a 9 x 9 x 9 grid is the one whose nearest colour before it is furthest away: in CIELAB, as seen
+    by those eyes that tell the two apart least, trichromatic ones or any of `DICHROMATIC`. So earlier ids differ most.
+    """
+    levels = np.linspace(0, 255, 9).round()
+    grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = np.vstack([first, grid])
+    seen = _cielab(grid)
+    chosen, nearest = [0], np.full(len(grid), np.inf)
+    while len(chosen) < count:
+        distances = np.linalg.norm(seen - seen[:, chosen[-1:]], axis=-1).min(axis=0)
+        nearest = np.minimum(nearest, distances)
+        chosen.append(int(nearest.argmax()))
+    return grid[chosen[:count]].astype(int).tolist()
+
+
+def _cielab(colours: np.ndarray) -> np.ndarray:
+    """RGB in 0..255, (N, 3), as CIELAB (4, N, 3): for trichromatic eyes and for those of `DICHROMATIC`."""
+    share = colours / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    eyes = np.concatenate([np.eye(3)[None], DICHROMATIC])
+    xyz = np.clip(linear @ eyes.transpose(0, 2, 1), 0, 1) @ XYZ.T
+    root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(root, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
 def class_colours(config: Any) -> np.ndarray:

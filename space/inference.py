@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fcn_hf.errors import FCNError
-from fcn_hf.metrics import ConfusionMatrix
+from fcn_hf.metrics import BoundaryF1, ConfusionMatrix
 from fcn_hf.prediction import load_model
 from space.devices import device
 from space.pictures import EXAMPLES, Examples, read_layers, shrink
@@ -150,6 +150,13 @@ def mean_iou(mask: np.ndarray, truth: np.ndarray, num_labels: int) -> float:
     return float(matrix.compute()["mean_iou"])
 
 
+def boundary_f1(mask: np.ndarray, truth: np.ndarray, num_labels: int) -> float:
+    """How well a (H, W) label map draws the boundaries of its ground truth, 0..1: see `fcn_hf.metrics.BoundaryF1`."""
+    counts = BoundaryF1(num_labels, ignore_index=UNLABELLED)
+    counts.update(mask.astype(np.int64), truth.astype(np.int64))
+    return float(counts.compute()["boundary_f1"])
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of picture: the networks that know it, and its examples.
@@ -176,12 +183,14 @@ class Comparison:
         results: one per network, in their order; masks are (H, W).
         truth: (H, W) uint8 ids, 255 = unlabelled, when the picture is an example.
         scores: mean IoU (0..1) of each network on the truth; None without one.
+        boundary_scores: boundary F1 (0..1) likewise.
     """
 
     picture: Image.Image
     results: tuple[Segmentation, ...]
     truth: np.ndarray | None
     scores: tuple[float | None, ...]
+    boundary_scores: tuple[float | None, ...]
 
 
 def compare(kind: Kind, path: str | os.PathLike[str]) -> Comparison:
@@ -196,13 +205,16 @@ def compare(kind: Kind, path: str | os.PathLike[str]) -> Comparison:
     labels = kind.segmenters[0].labels
     truth = kind.examples.truth(picture, labels)
     results = tuple(segmenter.segment(picture) for segmenter in kind.segmenters)
-    scores = tuple(None if truth is None else mean_iou(result.mask, truth, len(labels)) for result in results)
+    scores, boundary_scores = (
+        tuple(None if truth is None else score(result.mask, truth, len(labels)) for result in results)
+        for score in (mean_iou, boundary_f1)
+    )
     if nothing is not None:
         masks = [np.where(nothing, np.uint8(UNLABELLED), result.mask) for result in results]
         results = tuple(
             replace(result, mask=mask, shares=shares(mask, labels)) for result, mask in zip(results, masks, strict=True)
         )
-    return Comparison(picture, results, truth, scores)
+    return Comparison(picture, results, truth, scores, boundary_scores)
 
 
 def model_ids(environment: Mapping[str, str] = os.environ) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ the opacity slider and the legend act on the layers in the browser, without a ro
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from fcn_hf.palettes import label_picture
+from fcn_hf.palettes import distinct_palette, label_picture
+from space.disagreement import Disagreement
 from space.inference import UNLABELLED, Segmentation, Segmenter, shares
 from space.pictures import shrink
 
@@ -28,6 +30,10 @@ LEGEND_LIMIT = 24
 
 SMALLEST_SHARE = 0.0005
 """Classes that cover less than this everywhere (shown as 0.0 %) are left out of the table."""
+
+
+NONE_RIGHT = (224, 64, 0)
+"""Colour of the pixels where no network is right, or the first kind of disagreement: a red for all kinds of eyes."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,16 @@ class Panel:
     facts: tuple[tuple[str, str], ...]
 
 
-def model_panel(segmenter: Segmenter, result: Segmentation, score: float | None) -> Panel:
-    """The panel of one network; `score` is its mean IoU (0..1) on the ground truth, where there is one."""
+def model_panel(
+    segmenter: Segmenter, result: Segmentation, score: float | None, boundary_score: float | None = None
+) -> Panel:
+    """The panel of one network; the scores are its mean IoU and boundary F1 (0..1) on the ground truth, where there is
+    one."""
     facts = [("Time", milliseconds(result.seconds)), ("Parameters", quantity(segmenter.parameters))]
     if score is not None:
         facts.append(("Mean IoU", percent(score)))
+    if boundary_score is not None:
+        facts.append(("Boundary F1", percent(boundary_score)))
     note = f"one score every {segmenter.stride} pixels" if segmenter.stride else segmenter.source
     return Panel(segmenter.name, note, result.mask, result.shares, tuple(facts))
 
@@ -64,14 +75,21 @@ def truth_panel(truth: np.ndarray, labels: Sequence[str]) -> Panel:
     return Panel("Ground truth", "what each pixel really is", truth, shares(truth, labels), facts)
 
 
-def comparison(picture: Image.Image, panels: Sequence[Panel], labels: Sequence[str], colours: np.ndarray) -> str:
-    """All of it: legend, panels, shares.
+def comparison(
+    picture: Image.Image,
+    panels: Sequence[Panel],
+    labels: Sequence[str],
+    colours: np.ndarray,
+    disagreement: Disagreement | None = None,
+) -> str:
+    """All of it: legend, panels, one over the other, disagreement, shares.
 
     Args:
         picture: RGB, W x H.
         panels: one per network, and the ground truth last where there is one; masks are (H, W).
         labels: class names in id order.
         colours: (len(labels), 3) uint8.
+        disagreement: of the networks.
     """
     shown = shrink(picture, DISPLAY_SIDE)
     photo = data_uri(shown, "JPEG", quality=90)
@@ -79,11 +97,18 @@ def comparison(picture: Image.Image, panels: Sequence[Panel], labels: Sequence[s
     keep = present if len(labels) > LEGEND_LIMIT else np.ones_like(present)
     kept = [name for name, wanted in zip(labels, keep, strict=True) if wanted]
     figures = "".join(_figure(panel, shown.size, labels, colours) for panel in panels)
+    closer = _slide(panels) + (_disagreement(disagreement, shown.size) if disagreement else "")
+    content = (
+        f'{legend(kept, colours[keep])}<div class="fcn-panels">{figures}</div>'
+        f'<output class="fcn-said" aria-live="polite"></output><div class="fcn-closer">{closer}</div>'
+        f"{_share_table(panels, labels, colours)}"
+    )
+    # The digests tell the browser whether this is another comparison, and of another picture.
     return (
-        f'<section class="fcn-results" aria-label="Comparison" style="--photo:url({photo});'
-        f'--aspect:{picture.width}/{picture.height};--columns:{len(panels)}">'
-        f"{legend(kept, colours[keep])}"
-        f'<div class="fcn-panels">{figures}</div>{_share_table(panels, labels, colours)}</section>'
+        f'<section class="fcn-results" aria-label="Comparison" data-comparison="{_digest(photo + content)}" '
+        f'data-picture="{_digest(photo)}" data-width="{picture.width}" data-height="{picture.height}" '
+        f'style="--photo:url({photo});--aspect:{picture.width}/{picture.height};--columns:{len(panels)}">'
+        f"{content}</section>"
     )
 
 
@@ -140,20 +165,85 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours: np.ndarray) -> str:
     full = label_picture(panel.mask, colours)
     download = data_uri(full, "PNG")
     layer = download if full.size == shown else data_uri(full.resize(shown, Image.Resampling.NEAREST), "PNG")
-    facts = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in panel.facts)
     name = escape(panel.name)
     return (
         f'<figure class="fcn-panel"><figcaption><strong title="{name}">{name}</strong>'
         f"<span>{escape(panel.note)}</span></figcaption>"
-        f'<div class="fcn-view"><img class="fcn-mask" src="{layer}" alt="{escape(_description(panel))}">'
-        f'<output class="fcn-probe" aria-hidden="true"></output><i class="fcn-dot"></i></div>'
-        f"{_share_bar(panel, labels, colours)}<dl>{facts}</dl>"
+        f"{_view(panel.name, _plane(layer, _description(panel)) + PROBE)}"
+        f"{_share_bar(panel, labels, colours)}{_facts(panel.facts)}"
         f'<a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
         f'aria-label="Download the label map of {name} as PNG">Label map (PNG)</a></figure>'
+    )
+
+
+PROBE = '<output class="fcn-probe" aria-hidden="true"></output>'
+
+
+def _view(name: str, content: str, otherwise: str = "unlabelled") -> str:
+    """A picture that can be pointed at and zoomed; `otherwise` is what its transparent pixels are called."""
+    return (
+        '<div class="fcn-view" tabindex="0" role="application" aria-roledescription="picture" '
+        f'aria-label="{escape(name)}: arrow keys read out pixels, plus and minus zoom" '
+        f'data-otherwise="{escape(otherwise)}">{content}<i class="fcn-dot"></i></div>'
+    )
+
+
+def _plane(layer: str, description: str) -> str:
+    """The picture below one layer, which zoom and pan move together."""
+    return f'<div class="fcn-plane"><img class="fcn-mask" src="{layer}" alt="{escape(description)}"></div>'
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    return f"<dl>{''.join(f'<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>' for term, value in facts)}</dl>"
+
+
+def _slide(panels: Sequence[Panel]) -> str:
+    """Any two of picture and masks, left and right of a line that a range input moves; the browser fills them in."""
+    names = ["Picture", *(panel.name for panel in panels)]
+    plane = '<div class="fcn-plane"><img class="fcn-mask" alt="" hidden></div>'
+    layers = f'{plane}<div class="fcn-cut">{plane}</div><i class="fcn-line"></i>'
+    return (
+        '<figure class="fcn-slide"><figcaption><h2>One over the other</h2>'
+        f"{_choice('Left', names, min(1, len(panels) - 1))}{_choice('Right', names, len(panels))}</figcaption>"
+        f"{_view('One over the other', layers)}"
+        '<input type="range" class="fcn-place" min="0" max="100" value="50" '
+        'aria-label="Where the right one begins, in percent from the left"></figure>'
+    )
+
+
+def _choice(label: str, names: Sequence[str], selected: int) -> str:
+    options = "".join(
+        f"<option{' selected' if index == selected else ''}>{escape(name)}</option>" for index, name in enumerate(names)
+    )
+    return f'<label>{label} <select aria-label="{label}">{options}</select></label>'
+
+
+def _disagreement(found: Disagreement, shown: tuple[int, int]) -> str:
+    """Where the networks disagree, or which are right, over the dimmed picture, with the share of each group."""
+    colours = np.array(distinct_palette(len(found.names), NONE_RIGHT), dtype=np.uint8).reshape(-1, 3)
+    layer = data_uri(label_picture(found.groups, colours).resize(shown, Image.Resampling.NEAREST), "PNG")
+    named = zip(found.names, found.shares, colours, strict=True)
+    groups = sorted((group for group in named if group[1] > 0), key=lambda group: -group[1])
+    items = "".join(
+        f'<li data-name="{escape(name)}" data-colour="{",".join(map(str, colour.tolist()))}">'
+        f'<i style="background:{hex_colour(colour)}"></i>{escape(name)} <b>{percent(share)}</b></li>'
+        for name, share, colour in groups
+    )
+    title = escape(found.title)
+    note = "" if found.differing is None else f"<span>The masks differ on {percent(found.differing)}</span>"
+    description = "; ".join(f"{name} {percent(share)}" for name, share, _ in groups) or found.agreement
+    return (
+        f'<figure class="fcn-disagreement"><figcaption><h2>{title}</h2>{note}</figcaption>'
+        f"{_view(found.title, _plane(layer, f'{found.title}: {description}') + PROBE, found.agreement)}"
+        f"<ul>{items}</ul></figure>"
     )
 
 
@@ -181,7 +271,7 @@ def _share_table(panels: Sequence[Panel], labels: Sequence[str], colours: np.nda
         if largest[name] >= SMALLEST_SHARE
     )
     return (
-        '<div class="fcn-shares"><h3>How much of the picture is what</h3><table><thead><tr><th scope="col">Class</th>'
+        '<div class="fcn-shares"><h2>How much of the picture is what</h2><table><thead><tr><th scope="col">Class</th>'
         f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

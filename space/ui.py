@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 from starlette.middleware import Middleware
 
-from fcn_hf.palettes import class_colours, label_picture, overlay
+from fcn_hf.palettes import class_colours, distinct_palette, label_picture, overlay
+from space.disagreement import disagreement
 from space.explain_ui import REFRESH, Explanations, explain_api, explain_tabs
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.panels import comparison, message, model_panel, truth_panel
@@ -23,6 +24,11 @@ from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, NothingFetched, Upload
 from space.waiting import AttendedQueue
 
 PAGE = Path(__file__).parent / "page"
+
+STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
+
+SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js")
+"""The first one has what they share."""
 
 DEFAULT_OPACITY = 60
 API_OPACITY = DEFAULT_OPACITY / 100
@@ -63,7 +69,7 @@ class Handlers:
             kind.name: class_colours(kind.segmenters[0].model.config) for kind in kinds
         }
 
-    def show_upload(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any]:
+    def show_upload(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> tuple[Any, Any]:
         """What the picture field is to hold, and the comparison of it; `upload` is Gradio's file data, or None.
 
         For a picture that browsers can't show, the field gets a copy that they can; that change is the next event.
@@ -73,10 +79,11 @@ class Handlers:
             copy = browser_copy(path, MAX_UPLOAD_BYTES) if path else None
         except PictureError:
             copy = None
-        return (gr.skip(), self.show(name, path)) if copy is None else (str(copy), gr.skip())
+        return (gr.skip(), self.show(name, path, distinct)) if copy is None else (str(copy), gr.skip())
 
-    def show(self, name: str, path: str | None) -> str:
-        """The comparison of one picture as HTML, or a sentence that says what is wrong with it."""
+    def show(self, name: str, path: str | None, distinct: bool = False) -> str:
+        """The comparison of one picture as HTML, or a sentence that says what is wrong with it; `distinct` asks for the
+        colours that colour-blind eyes tell apart."""
         if path is None:
             return message(HINT)
         kind = self.kinds[name]
@@ -85,24 +92,27 @@ class Handlers:
         except PictureError as error:
             gr.Warning(str(error))
             return message(str(error), "error")
-        panels = [model_panel(*parts) for parts in zip(kind.segmenters, result.results, result.scores, strict=True)]
+        each = zip(kind.segmenters, result.results, result.scores, result.boundary_scores, strict=True)
+        panels = [model_panel(*parts) for parts in each]
         labels = kind.segmenters[0].labels
+        masks, names = [one.mask for one in result.results], [segmenter.name for segmenter in kind.segmenters]
         if result.truth is not None:
             panels.append(truth_panel(result.truth, labels))
-        return comparison(result.picture, panels, labels, self.colours[name])
+        colours = np.array(distinct_palette(len(labels)), np.uint8) if distinct else self.colours[name]
+        return comparison(result.picture, panels, labels, colours, disagreement(masks, names, result.truth))
 
     def gallery(self, name: str) -> gr.Dataset:
         """The examples of a kind of picture."""
         paths = [str(path) for path in self.kinds[name].examples.paths]
         return gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
 
-    def choose(self, name: str, upload: dict[str, Any] | None) -> tuple[Any, Any]:
+    def choose(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> tuple[Any, Any]:
         """For another kind of picture: its first example in place of another kind's, or else the same picture by its
         networks."""
         paths = self.kinds[name].examples.paths
         if paths and (upload is None or self.is_example(upload["path"])):
             return str(paths[0]), gr.skip()
-        return gr.skip(), self.show(name, upload["path"] if upload else None)
+        return gr.skip(), self.show(name, upload["path"] if upload else None, distinct)
 
     def example(self, name: str, index: int) -> str:
         """The path of one of a kind's examples."""
@@ -122,8 +132,8 @@ class Handlers:
         """Segment one picture with every network of one kind of picture ("everyday", "street", "indoor").
 
         Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
-        model, seconds, parameters, share of each class (0..1) and mean IoU (0..1; null unless the picture is an
-        example).
+        model, seconds, parameters, share of each class (0..1), mean IoU and boundary F1 (0..1; null unless the picture
+        is an example).
         """
         if image is None:
             raise gr.Error(NOT_UPLOADED, print_exception=False)
@@ -147,10 +157,18 @@ def summary(segmenters: tuple[Segmenter, ...], result: Comparison) -> list[dict[
             "seconds": round(segmentation.seconds, 5),
             "parameters": segmenter.parameters,
             "shares": segmentation.shares,
-            "mean_iou": None if score is None or math.isnan(score) else score,
+            "mean_iou": _finite(score),
+            "boundary_f1": _finite(boundary_score),
         }
-        for segmenter, segmentation, score in zip(segmenters, result.results, result.scores, strict=True)
+        for segmenter, segmentation, score, boundary_score in zip(
+            segmenters, result.results, result.scores, result.boundary_scores, strict=True
+        )
     ]
+
+
+def _finite(score: float | None) -> float | None:
+    """A score as JSON has it, where an undefined one is null."""
+    return None if score is None or math.isnan(score) else score
 
 
 def build() -> gr.Blocks:
@@ -212,11 +230,17 @@ def build() -> gr.Blocks:
                     elem_id="fcn-opacity",
                     buttons=[],
                 )
+                distinct = gr.Checkbox(
+                    label="Colours that colour-blind eyes tell apart",
+                    elem_id="fcn-distinct",
+                    container=False,
+                )
                 gr.HTML(_text("hint.html"), apply_default_css=False)
         networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
         explanations = Explanations(handlers.kinds, handlers.colours)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Compare"):
+                gr.HTML(_text("tools.html"), apply_default_css=False)
                 results = gr.HTML(
                     handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
                 )
@@ -227,7 +251,7 @@ def build() -> gr.Blocks:
         # one with a bare "Error", where `read_picture` says what is wrong.
         shown = picture.change(
             limited(handlers.show_upload),
-            [kind, picture],
+            [kind, picture, distinct],
             [picture, results],
             preprocess=False,
             trigger_mode="always_last",
@@ -237,7 +261,16 @@ def build() -> gr.Blocks:
         )
         chosen = kind.change(
             limited(handlers.choose),
-            [kind, picture],
+            [kind, picture, distinct],
+            [picture, results],
+            preprocess=False,
+            show_progress_on=results,
+            api_visibility="private",
+            **networks,
+        )
+        recoloured = distinct.input(
+            limited(handlers.show_upload),
+            [kind, picture, distinct],
             [picture, results],
             preprocess=False,
             show_progress_on=results,
@@ -246,7 +279,7 @@ def build() -> gr.Blocks:
         )
         # Past the queue, so that a full one leaves no examples of another kind.
         kind.change(handlers.gallery, kind, gallery, queue=False, api_visibility="private")
-        for event in (shown, chosen):
+        for event in (shown, chosen, recoloured):
             # A full queue answers before any handler runs: masks of another picture must not stay below this one.
             not_shown = f"() => {json.dumps(message(NOT_SHOWN, 'error'))}"
             event.failure(None, None, results, js=not_shown, api_visibility="private")
@@ -297,8 +330,8 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
         "server_name": host,
         "server_port": port,
         "theme": THEME,
-        "css": _text("page.css") + _text("explanation.css") + _text("explain.css"),
-        "head": f"<script>{_text('page.js')}{_text('explain.js')}</script>",
+        "css": "".join(map(_text, STYLES)),
+        "head": f"<script>{''.join(map(_text, SCRIPTS))}</script>",
         "footer_links": [],
         "max_file_size": MAX_UPLOAD_BYTES,
         "ssr_mode": False,

@@ -137,7 +137,7 @@ def own_folder(host: str, port: int) -> Path:
 
 
 def _default(component: Any) -> Any:
-    return component.value if isinstance(component, gr.Radio) else None
+    return component.value if isinstance(component, gr.Radio | gr.Checkbox) else None
 
 
 def _checked(component: Any, value: Any) -> Any:
@@ -147,6 +147,8 @@ def _checked(component: Any, value: Any) -> Any:
         raise gr.Error(NOT_UPLOADED, print_exception=False)
     if isinstance(component, gr.Radio) and value not in (names := [str(name) for _, name in component.choices]):
         raise gr.Error(f"There is no kind of picture {_brief(value)}, but: {', '.join(names)}.", print_exception=False)
+    if isinstance(component, gr.Checkbox) and not isinstance(value, bool):
+        raise gr.Error(f"{component.label}: true or false, not {_brief(value)}.", print_exception=False)
     if isinstance(component, gr.Slider):
         least, most = component.minimum, component.maximum
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:

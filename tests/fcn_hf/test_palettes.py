@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fcn_hf import FCNConfig
-from fcn_hf.palettes import class_colours, label_picture, overlay, voc_palette
+from fcn_hf.palettes import _cielab, class_colours, distinct_palette, label_picture, overlay, voc_palette
 
 COLOURS = class_colours(FCNConfig(num_labels=11))
 
@@ -42,6 +42,24 @@ def test_colours_differ_and_do_not_depend_on_their_number():
     colours = voc_palette(300)
     assert len(set(map(tuple, colours))) == 300
     assert voc_palette(21) == colours[:21] and voc_palette(0) == []
+
+
+def test_colour_blind_eyes_tell_distinct_colours_apart():
+    """By distances in CIELAB, whose values for sRGB's white and red are known; 10 is told at a glance."""
+
+    def least_distance(colours):
+        lab = _cielab(np.array(colours, dtype=float))
+        distances = np.linalg.norm(lab[:, :, None] - lab[:, None], axis=-1)
+        return distances[:, ~np.eye(len(colours), dtype=bool)].min(axis=1)
+
+    seen = _cielab(np.array([[255, 255, 255], [255, 0, 0]]))
+    assert np.allclose(seen[0], [[100, 0, 0], [53.24, 80.09, 67.20]], atol=0.05)
+    assert np.allclose(seen[:, 0], [100, 0, 0], atol=0.05)
+    colours = distinct_palette(21)
+    assert (least_distance(colours) > 10).all() and (least_distance(voc_palette(21)[:21]) < 10).any()
+    assert distinct_palette(255)[:21] == colours and colours[0] == [0, 0, 0]
+    assert len(set(map(tuple, distinct_palette(255)))) == 255
+    assert distinct_palette(4, (224, 64, 0))[0] == [224, 64, 0]
 
 
 def test_colours_are_the_model_s_own_and_voc_s_beyond_them():

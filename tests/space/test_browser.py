@@ -1,10 +1,14 @@
 """The page in a real browser: a result at once, layers that answer without the server, and room on a phone."""
 
+import io
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from fcn_hf.palettes import distinct_palette
 from space.inference import load_segmenters
 from space.pictures import EXAMPLES, read_picture
 
@@ -17,6 +21,7 @@ QUIET = (
 ).split()
 PATIENCE = 60_000
 FIRST = EXAMPLES / "street" / "street-1.png"
+SERIOUS = ("serious", "critical")
 
 pytestmark = pytest.mark.skipif(not os.path.exists(CHROMIUM), reason=f"{CHROMIUM} is not installed")
 
@@ -138,14 +143,14 @@ def test_opacity_acts_on_every_panel(page):
 def test_a_class_of_the_legend_can_be_seen_alone(page):
     road = page.locator('.fcn-class[data-name="road"]')
     road.focus()
-    assert page.locator(".fcn-view canvas").count() == 4
+    assert page.locator(".fcn-panel canvas").count() == 4
     road.press("Enter")
     page.locator("#fcn-opacity input[type=range]").focus()
-    assert road.get_attribute("aria-pressed") == "true" and page.locator(".fcn-view canvas").count() == 4
+    assert road.get_attribute("aria-pressed") == "true" and page.locator(".fcn-panel canvas").count() == 4
     road.click()
     page.mouse.move(0, 0)
     page.locator("#fcn-opacity input[type=range]").focus()
-    assert road.get_attribute("aria-pressed") == "false" and page.locator(".fcn-view canvas").count() == 0
+    assert road.get_attribute("aria-pressed") == "false" and page.locator(".fcn-panel canvas").count() == 0
 
 
 def test_pointing_at_a_picture_names_the_class_in_every_panel(page):
@@ -153,6 +158,141 @@ def test_pointing_at_a_picture_names_the_class_in_every_panel(page):
     names = page.locator(".fcn-probe").all_inner_texts()
     classes = page.locator(".fcn-class").all_inner_texts()
     assert len(names) == 4 and set(names) <= {*classes, "unlabelled"}
+
+
+def test_what_hover_shows_a_tap_and_the_arrow_keys_keep(browser, server, model_folders):
+    """The classes named are those of the networks' masks, at the pixel meant."""
+    segmenters, picture = load_segmenters(model_folders), read_picture(FIRST)
+    masks = [segmenter.segment(picture).mask for segmenter in segmenters]
+
+    def expected(x, y):
+        return [segmenter.labels[mask[y, x]] for segmenter, mask in zip(segmenters, masks, strict=True)]
+
+    def shown():
+        return [text for text in page.locator(".fcn-panel .fcn-probe:visible").all_inner_texts()][:3]
+
+    page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page.set_default_timeout(PATIENCE)
+    page.goto(server)
+    page.wait_for_selector(".fcn-panel")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert all(each.bounding_box()["height"] >= 44 for each in page.locator(".fcn-class").all())
+    view = page.locator(".fcn-view").first
+    view.scroll_into_view_if_needed()
+    box = view.bounding_box()
+    view.tap(position={"x": box["width"] * 100.5 / 480, "y": box["height"] * 50.5 / 360})
+    assert shown() == expected(100, 50)
+    said = page.locator(".fcn-said")
+    assert said.inner_text().startswith(f"x 100, y 50 · FCN-32s: {expected(100, 50)[0]} · FCN-16s: ")
+    for _ in range(3):
+        view.press("ArrowDown")
+    view.press("Shift+ArrowRight")
+    assert shown() == expected(101, 80) and said.inner_text().startswith("x 101, y 80")
+    view.press("+")
+    view.tap(position={"x": 5, "y": 5})
+    x, y = (int(part.split()[1]) for part in said.inner_text().split(" · ")[0].split(", "))
+    # At 150 % around the middle, the corner of the panel is a sixth of the picture away from its own.
+    assert (x, y) == (pytest.approx(80 + 5 / 1.5, abs=4), pytest.approx(60 + 5 / 1.5, abs=4))
+    assert shown() == expected(x, y)
+    view.press("Escape")
+    assert shown() == [] and said.inner_text() == ""
+    # Another picture is seen, not only there.
+    page.evaluate("scrollTo(0, 0)")
+    before = first_mask(page)
+    page.locator("#fcn-examples button.gallery-item").nth(1).tap()
+    page.wait_for_function("before => document.querySelector('.fcn-mask')?.src !== before", arg=before)
+    page.wait_for_function(
+        "() => { const { top, bottom } = document.querySelector('.fcn-view').getBoundingClientRect();"
+        "return top >= 0 && (top + bottom) / 2 <= innerHeight; }"
+    )
+    page.close()
+
+
+def test_the_filter_the_outlines_and_the_colours_last_as_they_look(page):
+    """Pixel values on the screen: what is pinned, outlined or recoloured stays so when the picture is another one."""
+
+    def canvas():
+        return page.evaluate(
+            """() => {
+              const canvas = document.querySelector(".fcn-panel canvas"), mask = document.querySelector(".fcn-mask");
+              if (!canvas) return null;
+              const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              const own = fcn.layer(mask).data, seen = { lines: new Set(), shade: 0, clear: 0 };
+              for (let i = 0; i < data.length; i += 4) {
+                if (data[i + 3] === 205) seen.shade++;
+                else if (!data[i + 3]) seen.clear++;
+                else seen.lines.add(String(data.slice(i, i + 3)));
+              }
+              const drawn = [...seen.lines], all = new Set();
+              for (let i = 0; i < own.length; i += 4) all.add(String(own.slice(i, i + 3)));
+              return { lines: drawn.filter((each) => all.has(each)).length, white: drawn.includes("255,255,255"),
+                       shade: seen.shade, clear: seen.clear };
+            }"""
+        )
+
+    def another_picture(act):
+        before = first_mask(page)
+        act()
+        page.wait_for_function("before => document.querySelector('.fcn-mask')?.src !== before", arg=before)
+        page.wait_for_function("document.querySelector('.fcn-mask').complete")
+
+    name = page.evaluate(
+        """() => { const [red, green, blue] = fcn.layer(document.querySelector(".fcn-mask")).data;
+             return document.querySelector(`.fcn-class[data-colour="${red},${green},${blue}"]`).dataset.name; }"""
+    )
+    chosen = page.locator(f'.fcn-class[data-name="{name}"]')
+    chosen.click()
+    page.mouse.move(0, 0)
+    alone = canvas()
+    assert alone["clear"] > 0 and (alone["shade"] == 0 or alone["white"])
+    another_picture(lambda: page.locator("#fcn-examples button.gallery-item").nth(1).click())
+    page.wait_for_selector(".fcn-panel canvas")
+    assert chosen.get_attribute("aria-pressed") == "true" and canvas()["clear"] > 0
+    chosen.click()
+    page.locator("#fcn-outlines").click()
+    page.mouse.move(0, 0)
+    assert (outlined := canvas())["shade"] == 0 and outlined["clear"] > 0
+    colour = chosen.get_attribute("data-colour")
+    another_picture(lambda: page.get_by_label("Colours that colour-blind eyes tell apart").click())
+    page.wait_for_selector(".fcn-panel canvas")
+    assert canvas()["shade"] == 0 and page.locator("#fcn-outlines").get_attribute("aria-pressed") == "true"
+    index = page.locator(".fcn-class").all_inner_texts().index(name)
+    assert chosen.get_attribute("data-colour") == ",".join(map(str, distinct_palette(index + 1)[index])) != colour
+
+
+def test_a_line_uncovers_one_over_the_other_by_keyboard(page):
+    page.locator("#fcn-opacity input[type=range]").fill("100")
+    page.wait_for_function("+getComputedStyle(document.querySelector('.fcn-mask')).opacity === 1")
+    left, right = (page.get_by_label(side, exact=True) for side in ("Left", "Right"))
+    left.select_option("Ground truth")
+    right.select_option("Picture")
+    place = page.get_by_label("Where the right one begins")
+    place.focus()
+    for _ in range(20):
+        place.press("ArrowRight")
+    view = page.locator(".fcn-slide .fcn-view")
+    view.scroll_into_view_if_needed()
+    pixels = np.asarray(Image.open(io.BytesIO(view.screenshot())).convert("RGB")).astype(int)
+    height, width, _ = pixels.shape
+    picture = np.asarray(read_picture(FIRST).resize((width, height))).astype(int)
+    legend = [list(map(int, each.get_attribute("data-colour").split(","))) for each in page.locator(".fcn-class").all()]
+    flat = np.abs(pixels[:, :, None] - np.array(legend)).max(axis=-1).min(axis=-1) <= 2
+    inner = slice(height // 10, -height // 10)
+    assert flat[inner, width // 10 : width * 68 // 100].mean() > 0.9
+    assert np.abs(pixels - picture)[inner, width * 72 // 100 : -width // 10].mean() < 8
+
+
+def test_axe_finds_nothing_serious(browser, server):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for width, theme in ((390, "light"), (1280, "dark")):
+        page = browser.new_page(viewport={"width": width, "height": 844}, reduced_motion="reduce")
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{server}/?__theme={theme}")
+        page.wait_for_selector(".fcn-panel")
+        page.wait_for_selector("#fcn-examples [aria-label]")
+        found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in SERIOUS] == []
+        page.close()
 
 
 def test_label_maps_can_be_downloaded(page, tmp_path):

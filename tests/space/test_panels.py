@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fcn_hf.palettes import voc_palette
+from space.disagreement import disagreement
 from space.inference import Segmentation, Segmenter, shares
 from space.panels import (
     comparison,
@@ -42,7 +43,7 @@ def page(mask, labels, score=0.5, size=(40, 30)):
 
 def test_each_panel_has_time_parameters_score_and_shares(mask):
     html = page(mask, ("road", "sky"))
-    assert html.count("<figure") == 2 and "12.3 ms" in html and "2.6 M" in html and "50.0 %" in html
+    assert html.count('class="fcn-panel"') == 2 and "12.3 ms" in html and "2.6 M" in html and "50.0 %" in html
     assert percent(float((mask == 0).mean())) in html and "Ground truth" in html
 
 
@@ -89,3 +90,15 @@ def test_data_uri_holds_the_file():
 def test_legend_names_each_class_and_escapes_it():
     html = legend(["road", "<b>"], COLOURS[:2])
     assert html.count("<button") == 2 and ">road<" in html and "<b>" not in html
+
+
+def test_the_map_of_disagreement_has_the_colours_of_its_list():
+    masks = [np.zeros((6, 8), np.uint8), np.pad(np.ones((3, 8), np.uint8), ((0, 3), (0, 0)))]
+    panels = [truth_panel(mask, ("road", "sky")) for mask in masks]
+    html = comparison(Image.new("RGB", (8, 6)), panels, ("road", "sky"), COLOURS[:2], disagreement(masks, ("<a>", "b")))
+    part = html[html.index("fcn-disagreement") :]
+    layer = Image.open(io.BytesIO(base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', part)[1])))
+    colour = [int(channel) for channel in re.search(r'data-colour="([^"]+)"', part)[1].split(",")]
+    pixels = np.asarray(layer.convert("RGBA"))
+    assert (pixels[:3] == [*colour, 255]).all() and (pixels[3:, :, 3] == 0).all()
+    assert "differ on 50.0 %" in part and "2 different answers <b>50.0 %" in part
