@@ -134,7 +134,7 @@ def legend(labels: Sequence[str], colours: np.ndarray) -> str:
     """The legend shared by all panels: one button per class, which shows this class alone while it is pointed at."""
     buttons = "".join(
         f'<button type="button" class="fcn-class" aria-pressed="false" data-name="{escape(name)}" '
-        f'data-colour="{",".join(map(str, colour.tolist()))}">'
+        f'data-colour="{",".join(map(str, colour))}">'
         f'<i style="background:{hex_colour(colour)}"></i>{escape(name)}</button>'
         for name, colour in zip(labels, colours, strict=True)
     )
@@ -230,10 +230,10 @@ def _disagreement(found: Disagreement, shown: tuple[int, int]) -> str:
     """Where the networks disagree, or which are right, over the dimmed picture, with the share of each group."""
     colours = np.array(distinct_palette(len(found.names), NONE_RIGHT), dtype=np.uint8).reshape(-1, 3)
     layer = data_uri(label_picture(found.groups, colours).resize(shown, Image.Resampling.NEAREST), "PNG")
-    named = zip(found.names, found.shares, colours, strict=True)
+    named = zip(found.names, found.shares, colours.tolist(), strict=True)
     groups = sorted((group for group in named if group[1] > 0), key=lambda group: -group[1])
     items = "".join(
-        f'<li data-name="{escape(name)}" data-colour="{",".join(map(str, colour.tolist()))}">'
+        f'<li data-name="{escape(name)}" data-colour="{",".join(map(str, colour))}">'
         f'<i style="background:{hex_colour(colour)}"></i>{escape(name)} <b>{percent(share)}</b></li>'
         for name, share, colour in groups
     )
