@@ -128,7 +128,7 @@ class Handlers:
             return False
         return any(picture in kind.examples for kind in self.kinds.values())
 
-    def answer(self, image: dict[str, Any] | None, name: str) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
+    def answer(self, image: dict[str, Any] | None, kind: str) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
         """Segment one picture with every network of one kind of picture ("everyday", "street", "indoor").
 
         Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
@@ -138,10 +138,10 @@ class Handlers:
         if image is None:
             raise gr.Error(NOT_UPLOADED, print_exception=False)
         try:
-            result = compare(self.kinds[name], image["path"])
+            result = compare(self.kinds[kind], image["path"])
         except PictureError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        segmenters, colours = self.kinds[name].segmenters, self.colours[name]
+        segmenters, colours = self.kinds[kind].segmenters, self.colours[kind]
         named = list(zip(segmenters, result.results, strict=True))
         overlays = [(overlay(result.picture, r.mask, colours, API_OPACITY), s.name) for s, r in named]
         label_maps = [(label_picture(r.mask, colours), s.name) for s, r in named]

@@ -45,6 +45,7 @@ def test_the_endpoints_are_typed(client):
     }
     kind = {"kind": "Literal['models']"}
     assert set(inputs) == {"/compare", "/explain", "/classify"}
+    assert inputs["/compare"] == {"image": "filepath", **kind}
     assert inputs["/explain"] == {"image": "filepath", **kind, "x": "int", "y": "int"}
     assert inputs["/classify"] == {"image": "filepath", "class_name": "str"}
 
