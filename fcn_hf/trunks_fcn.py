@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from transformers import AutoBackbone
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -330,6 +331,20 @@ def one_convolution(config: FCNConfig, channels: int) -> Layers:
     return {"fc6": nn.Conv2d(channels, config.hidden_size, 3, padding=1), "relu6": nn.ReLU(), **drop}
 
 
+class PaddingBefore(TorchFunctionMode):
+    """Notes how much is padded before the first row and column of each map, by `F.pad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.amounts: list[list[int]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.pad:
+            self.amounts.append(list(args[1] if len(args) > 1 else kwargs["pad"])[::2])
+        return func(*args, **kwargs)
+
+
 class FCNBackboneTrunk(nn.Module):
     """Any backbone of transformers or timm whose last feature maps have strides 8, 16 and 32 (or less, if dilated).
 
@@ -358,10 +373,14 @@ class FCNBackboneTrunk(nn.Module):
         # large enough to tell 14 (DINOv2) from 16.
         probe = 225
         parameter = next(self.backbone.parameters())
+        paddings = []
         with torch.no_grad():
-            picture = torch.zeros(1, channels, probe, probe, device=parameter.device, dtype=parameter.dtype)
             try:
-                maps = self.backbone.eval()(picture).feature_maps
+                for size in (256, probe):
+                    picture = torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
+                    with PaddingBefore() as padding:
+                        maps = self.backbone.eval()(picture).feature_maps
+                    paddings.append(padding.amounts)
             except Exception as error:  # whatever a backbone of fixed size raises, an AssertionError for one
                 raise ValueError(
                     f"backbone_config ({backbone_config.model_type}) takes no picture of {probe}x{probe}: {error} "
@@ -381,9 +400,12 @@ class FCNBackboneTrunk(nn.Module):
                 f"{config.prediction_stride}s scores maps of strides {sorted(allowed)}. Choose them with out_features, "
                 "another prediction_stride, or another backbone."
             )
-        # Picture sizes are padded to multiples of this for backbones that would drop the rest.
+        # Picture sizes are padded to multiples of this for backbones that would drop the rest, and for those whose maps
+        # lie elsewhere in pictures of other sizes, as TensorFlow's "same" padding has it: they would see a shifted
+        # picture, unlike the crops that they were trained on.
         drops = any(size != -(-probe // stride) for size, stride in zip(sizes, strides, strict=True) if stride)
-        self.pad_to = coarsest if drops else 1
+        shifts = paddings[0] != paddings[1]
+        self.pad_to = coarsest if drops or shifts else 1
         self.maps = {
             stride: FeatureMap(index, feature_map.shape[1], CoordinateMap(stride, (stride - 1) / 2))
             for index, (stride, feature_map) in enumerate(zip(strides, maps, strict=True))

@@ -18,7 +18,7 @@ from transformers import (
     ViTConfig,
 )
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNModel
 from fcn_hf.convert.names import published_names
 from fcn_hf.upsampling_fcn import bilinear_kernel
 from tests.helpers import layers, published_state, run_without_the_package
@@ -657,3 +657,20 @@ def test_backbones_without_the_strides_are_refused(backbone_config, stride, mess
     config = FCNConfig(backbone="auto", backbone_config=backbone_config, prediction_stride=stride)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         FCNForSemanticSegmentation(config)
+
+
+@torch.no_grad()
+def test_a_backbone_padded_by_the_pictures_size_sees_pictures_of_other_sizes_where_they_are():
+    """TensorFlow's "same" padding begins elsewhere in odd sizes: a crop would be seen as a shifted picture."""
+    backbone = TimmBackboneConfig(
+        backbone="tf_mobilenetv3_small_minimal_100", out_indices=[2, 3, 4], use_pretrained_backbone=False
+    )
+    torch.manual_seed(0)
+    model = FCNModel(FCNConfig(backbone="auto", backbone_config=backbone)).eval()
+    assert model.trunk.pad_to == 32
+    picture = torch.randn(1, 3, 256, 256)
+    whole, cropped = (
+        model(pixels, output_hidden_states=True).hidden_states for pixels in (picture, picture[..., :225, :250])
+    )
+    # Stride 8 sees about 60 pixels around: these places see the crop alone.
+    torch.testing.assert_close(cropped[0][..., :16, :16], whole[0][..., :16, :16], rtol=1e-4, atol=1e-5)

@@ -41,8 +41,8 @@ def test_what_handlers_take_and_give_can_travel(zero_gpu, monkeypatch, model_fol
     handlers = Handlers(load_kinds({"street": model_folders}))
     noise_picture(40, 30).save(tmp_path / "a.png")
     upload = {"path": str(tmp_path / "a.png")}
-    assert "fcn-panel" in devices.on_gpu(handlers.show_upload)("street", upload)[1]
-    assert "fcn-panel" in devices.on_gpu(handlers.choose)("street", upload)[2]
+    assert "fcn-panel" in devices.on_gpu(handlers.show_upload)("street", upload, False)[1]
+    assert "fcn-panel" in devices.on_gpu(handlers.choose)("street", upload, True)[1]
     overlays, label_maps, summary = devices.on_gpu(handlers.answer)(upload, "street")
     assert overlays[0][0].size == label_maps[0][0].size == (40, 30) and len(summary) == 3
 
