@@ -96,4 +96,4 @@ def test_loaded_models_are_optimized_and_not_for_saving(tmp_path):
     with pytest.raises(FCNError, match="before optimize"):
         model.save_pretrained(tmp_path)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    assert model.fcn.trunk.stages[0].conv1_1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.ndim == 4)
