@@ -151,7 +151,7 @@ class FCNHead(nn.Module):
     def __init__(self, config: FCNConfig, num_labels: int, trunk: FCNTrunk | FCNBackboneTrunk | FCNStreams):
         super().__init__()
         self.prediction_stride, self.interpolates = config.prediction_stride, config.upsampling == "interpolate"
-        self.keeps_size = trunk.keeps_size
+        self.keeps_size, self.pad_to = trunk.keeps_size, trunk.pad_to
         learned = config.upsampling in ("learned", "inner")
         scale4, scale3 = config.skip_scales
         position = trunk.answer.position
@@ -199,7 +199,10 @@ class FCNHead(nn.Module):
         if self.pool3 is not None:
             scores = self.add(self.upscore_pool4(scores), all_scores["score_pool3"], self.offset3)
         if self.interpolates:
-            return F.interpolate(scores, size, mode="bilinear", align_corners=False)
+            padded = [-(-edge // self.pad_to) * self.pad_to for edge in size]
+            height, width = size
+            scores = F.interpolate(scores, padded, mode="bilinear", align_corners=False)
+            return scores[..., :height, :width]
         if self.prediction_stride == 32:
             scores = self.upscore32(scores)
         elif self.prediction_stride == 16:

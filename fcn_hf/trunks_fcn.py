@@ -70,9 +70,10 @@ class FCNTrunk(nn.Module):
         maps (`dict[int, FeatureMap]`): the deepest map of each stride, such as pool3 under 8 and pool4 under 16.
         answer (`FeatureMap`): what the classifier makes of the last one.
         keeps_size (`bool`): whether fc6 is padded; otherwise the answer lacks what its kernel reaches over.
+        pad_to (`int`): pictures are padded right and bottom to multiples of it; of these layers any size is one.
     """
 
-    keeps_size = True
+    keeps_size, pad_to = True, 1
 
     def __init__(self, stages: list[Layers], classifier: Layers):
         super().__init__()
@@ -436,7 +437,7 @@ class FCNStreams(nn.ModuleList):
         super().__init__(trunks)
         # All trunks are alike: their maps lie in the same places and have the same channels.
         first, count = trunks[0], len(trunks)
-        self.keeps_size = first.keeps_size
+        self.keeps_size, self.pad_to = first.keeps_size, first.pad_to
         self.maps = {stride: map._replace(channels=map.channels * count) for stride, map in first.maps.items()}
         self.answer = first.answer._replace(channels=first.answer.channels * count)
 

@@ -18,7 +18,7 @@ from transformers import (
     ViTConfig,
 )
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNModel
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation
 from fcn_hf.convert.names import published_names
 from fcn_hf.upsampling_fcn import bilinear_kernel
 from tests.helpers import layers, published_state, run_without_the_package
@@ -666,11 +666,18 @@ def test_a_backbone_padded_by_the_pictures_size_sees_pictures_of_other_sizes_whe
         backbone="tf_mobilenetv3_small_minimal_100", out_indices=[2, 3, 4], use_pretrained_backbone=False
     )
     torch.manual_seed(0)
-    model = FCNModel(FCNConfig(backbone="auto", backbone_config=backbone)).eval()
-    assert model.trunk.pad_to == 32
+    config = FCNConfig(backbone="auto", backbone_config=backbone, upsampling="interpolate", num_labels=2)
+    model = FCNForSemanticSegmentation(config).eval()
+    torch.nn.init.normal_(model.heads["semantic"].score_pool3.weight)
+    assert model.fcn.trunk.pad_to == 32
     picture = torch.randn(1, 3, 256, 256)
     whole, cropped = (
-        model(pixels, output_hidden_states=True).hidden_states for pixels in (picture, picture[..., :225, :250])
+        model.fcn(part, output_hidden_states=True).hidden_states for part in (picture, picture[..., :225, :250])
     )
     # Stride 8 sees about 60 pixels around: these places see the crop alone.
     torch.testing.assert_close(cropped[0][..., :16, :16], whole[0][..., :16, :16], rtol=1e-4, atol=1e-5)
+    # Scores of the deeper maps differ with the whole picture; those of stride 8 are made the same for all of them.
+    torch.nn.init.zeros_(model.heads["semantic"].score_fr.weight)
+    whole_logits, cropped_logits = (model(part).logits for part in (picture, picture[..., :225, :250]))
+    assert cropped_logits.shape[-2:] == (225, 250)
+    torch.testing.assert_close(cropped_logits[..., :120, :120], whole_logits[..., :120, :120], rtol=1e-4, atol=1e-5)
