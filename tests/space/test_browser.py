@@ -126,7 +126,8 @@ def test_opacity_acts_on_every_panel(page):
     for percent in (0, 35, 100):
         page.locator("#fcn-opacity input[type=range]").fill(str(percent))
         page.wait_for_function(
-            "value => [...document.querySelectorAll('.fcn-mask')].every(m => +getComputedStyle(m).opacity === value)",
+            "value => [...document.querySelectorAll('.fcn-panel .fcn-mask')]"
+            ".every(mask => +getComputedStyle(mask).opacity === value)",
             arg=percent / 100,
         )
     number = page.locator("#fcn-opacity input[type=number]")
@@ -154,8 +155,8 @@ def test_a_class_of_the_legend_can_be_seen_alone(page):
 
 
 def test_pointing_at_a_picture_names_the_class_in_every_panel(page):
-    page.locator(".fcn-view").last.hover(position={"x": 100, "y": 100})
-    names = page.locator(".fcn-probe").all_inner_texts()
+    page.locator(".fcn-panel .fcn-view").last.hover(position={"x": 100, "y": 100})
+    names = page.locator(".fcn-panel .fcn-probe").all_inner_texts()
     classes = page.locator(".fcn-class").all_inner_texts()
     assert len(names) == 4 and set(names) <= {*classes, "unlabelled"}
 
