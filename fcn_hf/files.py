@@ -64,10 +64,7 @@ def written_aside(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder, wait=True):
-        for left in folder.glob(f"{ASIDE}*"):
-            with _lock(left) as is_free:
-                if is_free:
-                    shutil.rmtree(left, ignore_errors=True)
+        remove_left_aside(folder)
         aside = Path(tempfile.mkdtemp(dir=folder, prefix=ASIDE))
         in_use = ExitStack()
         in_use.enter_context(_lock(aside))
@@ -80,13 +77,25 @@ def written_aside(folder: str | Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_left_aside(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote into `folder` have left aside; what is in use stays."""
+    for left in folder.glob(f"{ASIDE}*"):
+        with _lock(left) as is_free:
+            if is_free:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def _lock(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Lock a folder among processes until the end, theirs or that of the context; gives whether it could be."""
     if fcntl is None:
         yield False
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # whoever used it has removed it meanwhile
+        yield False
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -74,7 +74,8 @@ def keep_freed_memory() -> None:
 def fold_batch_norm(model: Any) -> None:
     """Fold every batch normalisation into the convolution whose answer it alone reads; others stay as they are.
 
-    Which they are is seen on a small picture, so that it holds for whatever backbone.
+    Which they are is seen on a small picture, so that it holds for whatever backbone; all stay in a net that takes none
+    of that size.
     """
     convolutions: dict[int, nn.Conv2d] = {}
     normalised: dict[Any, list[int]] = {}
@@ -93,9 +94,11 @@ def fold_batch_norm(model: Any) -> None:
         alive.append(inputs[0])
 
     def read(call: Call) -> None:
-        if isinstance(call.result, torch.Tensor):
+        made = [call.result] if isinstance(call.result, torch.Tensor) else call.result
+        # What makes no tensors asks for a shape or a device.
+        if isinstance(made, list | tuple) and any(isinstance(part, torch.Tensor) for part in made):
             reads.update({id(tensor) for tensor in call.tensors()})
-            alive.append(call.result)
+            alive.extend(part for part in made if isinstance(part, torch.Tensor))
 
     hooks = [m.register_forward_hook(convolved) for m in model.modules() if isinstance(m, nn.Conv2d)]
     hooks += [m.register_forward_pre_hook(normalises) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -104,6 +107,8 @@ def fold_batch_norm(model: Any) -> None:
     try:
         with Observer(read):
             model(picture)
+    except Exception:  # whatever a net of another kind raises that knows one size of pictures alone
+        return
     finally:
         for hook in hooks:
             hook.remove()
@@ -111,6 +116,8 @@ def fold_batch_norm(model: Any) -> None:
     for normalisation, (answer, *others) in normalised.items():
         convolution = convolutions.get(answer)
         if convolution is None or others or runs[convolution] > 1 or reads[answer] > 1:
+            continue
+        if normalisation.running_mean is None:  # it normalises by each batch
             continue
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight, convolution.bias,

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.utils import is_timm_available
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.errors import UNREACHABLE, hub_reason
+from fcn_hf.errors import UNREACHABLE, config_reason, hub_reason
 from training.augmentation import AugmentationArguments
 from training.data import parse_structured
 from training.limits import check_values
@@ -85,8 +85,7 @@ def net_config(arguments: ModelArguments, id2label: dict[int, str] | None = None
 
 
 def _no_such_net(error: Exception) -> SystemExit:
-    reason = (str(error).splitlines() or [type(error).__name__])[-1].strip().removeprefix("ValueError: ")
-    return SystemExit(f"There is no such net as the recipe describes: {reason}")
+    return SystemExit(f"There is no such net as the recipe describes: {config_reason(error)}")
 
 
 def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSemanticSegmentation:

@@ -86,9 +86,9 @@ class _Parser(HfArgumentParser):
         raise SystemExit(f"The recipe can't be used: {message}.")
 
     @property
-    def lists(self) -> set[str]:
-        """Names of the arguments that take several values."""
-        return {action.dest for action in self._actions if action.nargs == "+"}
+    def lists(self) -> dict[str, Any]:
+        """The arguments that take several values, and their defaults."""
+        return {action.dest: action.default for action in self._actions if action.nargs == "+"}
 
 
 def bfloat16_is_native() -> bool:
@@ -181,9 +181,10 @@ def _check_names(names: list[Any]) -> None:
             raise SystemExit(f"The recipe can't be used: there is no argument {name!r}; {meant}")
 
 
-def _flags(name: str, value: Any, lists: set[str]) -> list[str]:
+def _flags(name: str, value: Any, lists: dict[str, Any]) -> list[str]:
     """An argument and its value in a recipe as on the command line; None leaves it out. `lists` take several values."""
-    if value is None:
+    # A command line has no empty list; where it is the default, a recipe takes back its base's list with it.
+    if value is None or (value == [] and lists.get(name) == []):
         return []
     if isinstance(value, dict) or name in STRUCTURED:
         try:

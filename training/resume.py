@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import reprlib
-import shutil
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,11 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fcn_hf.errors import FCNError
-from fcn_hf.files import ASIDE, write_aside
+from fcn_hf.files import remove_left_aside, write_aside
 from training.ema import EMA_FILE
 from training.recipe import GROUPS, CardArguments, Recipe
 from training.trainer import STATE_FILE, last_complete_checkpoint
@@ -81,6 +79,10 @@ class Checkpoint:
     step: int
     max_steps: int
     parts: tuple[Part, ...]
+
+    def is_last(self, max_steps: int) -> bool:
+        """Whether a run ends with it; `max_steps` of 0 or less means that the epochs decide."""
+        return self.step >= (max_steps if max_steps > 0 else self.max_steps)
 
 
 @dataclass
@@ -171,7 +173,7 @@ class RunHistory:
         checkpoint = self.checkpoint
         assert checkpoint is not None
         max_steps = self.settings["max_steps"]
-        ended = is_finished(str(checkpoint.folder), max_steps)
+        ended = checkpoint.is_last(max_steps)
         if ended:
             text = (
                 f"Nothing is left to train: {checkpoint.folder} is the end of this run of {checkpoint.step} steps, "
@@ -243,12 +245,6 @@ def run_history(recipe: Recipe) -> RunHistory:
     if recipe.training.process_index == 0:
         print(history.announcement(), flush=True)
     return history
-
-
-def is_finished(checkpoint: str, max_steps: int) -> bool:
-    """Whether a checkpoint is the last one of its run; `max_steps` of 0 or less means that the epochs decide."""
-    state = TrainerState.load_from_json(str(Path(checkpoint) / STATE_FILE))
-    return state.global_step >= (max_steps if max_steps > 0 else state.max_steps)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -326,6 +322,5 @@ def _differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed session had begun to write in a run's folder and its checkpoints."""
-    for pattern in (f"{ASIDE}*", f"{PREFIX_CHECKPOINT_DIR}-*/{ASIDE}*"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in (folder, *folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        remove_left_aside(path)

@@ -28,7 +28,7 @@ from training.pictures import PredictionPictures
 from training.publish import check_access
 from training.recipe import Recipe, read_recipes
 from training.results import describe_stored, push, save_trained
-from training.resume import RunHistory, is_finished, remove_unfinished, run_history
+from training.resume import RunHistory, remove_unfinished, run_history
 from training.scan import ScannedDataset, read_dataset
 from training.trainer import STATE_FILE, EpochCallback, FCNTrainer
 
@@ -129,7 +129,7 @@ def trained_model(trainer: FCNTrainer, history: RunHistory) -> FCNForSemanticSeg
         `FCNError`: if the loss stops being finite, or the pictures make no step.
     """
     checkpoint = history.checkpoint
-    if checkpoint is None or not is_finished(str(checkpoint.folder), trainer.args.max_steps):
+    if checkpoint is None or not checkpoint.is_last(trainer.args.max_steps):
         batch, rows = trainer.args.train_batch_size * trainer.args.world_size, trainer.train_dataset
         if trainer.args.dataloader_drop_last and isinstance(rows, SegmentationDataset) and len(rows) < batch:
             raise FCNError(

@@ -51,29 +51,56 @@ def test_the_answers_stay_the_same_without_batch_normalisation(name):
 
 
 class ReadTwice(nn.Module):
-    """A convolution whose answer goes to the normalisation and past it."""
+    """A convolution whose answer goes to the normalisation and past it, whole or in parts."""
 
     config = FCNConfig()
     device, dtype = torch.device("cpu"), torch.float32
 
-    def __init__(self):
+    def __init__(self, in_parts):
         super().__init__()
+        self.in_parts = in_parts
         self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
         self.alone, self.alone_bn = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
 
     def forward(self, picture):
         answer = self.conv(picture)
-        return self.alone_bn(self.alone(answer + self.bn(answer)))
+        past = torch.cat(answer.split(1, dim=1), dim=1) if self.in_parts else answer
+        return self.alone_bn(self.alone(past + self.bn(answer)))
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
 @torch.no_grad()
-def test_a_convolution_that_others_read_too_is_left_as_it_is():
-    net, picture = ReadTwice().eval(), torch.randn(1, 3, 5, 5)
+def test_a_convolution_that_others_read_too_is_left_as_it_is(in_parts):
+    net, picture = ReadTwice(in_parts).eval(), torch.randn(1, 3, 5, 5)
     net.bn.running_mean.fill_(0.5)
     net.alone_bn.running_mean.fill_(0.5)
     before = net(picture)
     fold_batch_norm(net)
     assert isinstance(net.bn, nn.BatchNorm2d) and not isinstance(net.alone_bn, nn.BatchNorm2d)
+    torch.testing.assert_close(net(picture), before)
+
+
+class OneSize(ReadTwice):
+    """It takes pictures of 5x5 alone, and normalises by each batch."""
+
+    def __init__(self):
+        super().__init__(in_parts=False)
+        self.alone_bn = nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, picture):
+        if picture.shape[-2:] != (5, 5):
+            raise AssertionError("Input size (64) doesn't match model (5).")
+        return super().forward(picture)
+
+
+@pytest.mark.parametrize("size", [64, 5])
+@torch.no_grad()
+def test_nets_of_one_size_and_normalisation_by_batches_stay_as_they_are(size, monkeypatch):
+    monkeypatch.setattr("fcn_hf.optimization.PROBE", size)
+    net, picture = OneSize().eval(), torch.randn(1, 3, 5, 5)
+    before = net(picture)
+    fold_batch_norm(net)
+    assert isinstance(net.alone_bn, nn.BatchNorm2d)
     torch.testing.assert_close(net(picture), before)
 
 

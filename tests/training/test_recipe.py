@@ -74,6 +74,17 @@ def test_a_recipe_holds_what_differs_from_its_base(tmp_path):
     ]  # fmt: skip
 
 
+def test_an_empty_list_takes_back_that_of_the_base_but_is_no_value_where_there_must_be_some(tmp_path):
+    base = {"dataset_name": "you/streets", "max_steps": 7, "output_dir": "runs", "frozen_layers": ["trunk.stages.0"]}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "free.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "frozen_layers": []}))
+    (recipe,) = read_recipes(tmp_path / "free.yaml", [])
+    assert recipe.optimizer.frozen_layers == []
+    (tmp_path / "flat.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "depths": []}))
+    with pytest.raises(SystemExit, match="depths.*expected at least one argument"):
+        read_recipes(tmp_path / "flat.yaml", [])
+
+
 @pytest.mark.parametrize(
     ("bases", "message"),
     [

@@ -24,8 +24,9 @@ from tests.helpers import run_without_the_package
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.examples import SegmentationDataset
 from training.results import save_trained
+from training.resume import Checkpoint
 from training.streets import ID2LABEL, streets_dataset
-from training.train import is_finished, main
+from training.train import main
 from training.trainer import FCNTrainer, last_complete_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -103,9 +104,9 @@ def test_kill_9_and_resume_end_in_the_weights_of_an_uninterrupted_run(streets_fo
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path):
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 10, "max_steps": 10}))
-    assert is_finished(str(tmp_path), max_steps=10) and is_finished(str(tmp_path), max_steps=-1)
-    assert not is_finished(str(tmp_path), max_steps=12)
+    checkpoint = Checkpoint(tmp_path, step=10, max_steps=10, parts=())
+    assert checkpoint.is_last(max_steps=10) and checkpoint.is_last(max_steps=-1)
+    assert not checkpoint.is_last(max_steps=12)
 
 
 def test_every_stage_of_the_camvid_recipe_runs_in_one_command_and_leaves_a_complete_folder(streets_folder, tmp_path):

@@ -1,0 +1,48 @@
+"""The paper's FCN-8s, VGG16 with 134M parameters and the release's 100 px of padding, beside torchfcn's, in one run.
+
+    pip install --no-deps torchfcn
+    python -m benchmarks.exact --json exact.json
+
+All see one picture of 375x500, with random weights. `optimize` keeps freed memory in the process, from which torchfcn's
+net gains as well; so the first two rows are measured before it.
+"""
+
+import argparse
+from copy import deepcopy
+
+import torch
+
+from benchmarks.timing import medians, report, torchfcn_fcn8s
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, optimize
+
+PEER = "torchfcn"
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds in which each net runs once (default: 5)")
+    parser.add_argument("--json", help="also write the figures and the machine to this file")
+    arguments = parser.parse_args()
+
+    picture = torch.randn(1, 3, 375, 500)
+    nets = {PEER: torchfcn_fcn8s(), "as loaded": FCNForSemanticSegmentation(FCNConfig(geometry="caffe")).eval()}
+    as_loaded = measure(nets, picture, arguments.repeats)
+    for dtype in (torch.float32, torch.bfloat16):
+        nets[f"optimize, {str(dtype).removeprefix('torch.')}"] = optimize(deepcopy(nets["as loaded"]), dtype)
+    optimized = measure(nets, picture, arguments.repeats)
+    rows = {f"{name}, memory handed back": row for name, row in as_loaded.items()}
+    report("net", rows | {f"{name}, memory kept": row for name, row in optimized.items()}, arguments.json)
+
+
+def measure(nets: dict[str, torch.nn.Module], picture: torch.Tensor, repeats: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each net's pass, and how many of them torchfcn's takes."""
+    seconds = medians({name: lambda net=net: net(picture) for name, net in nets.items()}, repeats)
+    return {
+        name: {"ms": round(each * 1000), "torchfcn / this": round(seconds[PEER] / each, 2)}
+        for name, each in seconds.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
