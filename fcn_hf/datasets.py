@@ -1,5 +1,6 @@
 """Any segmentation dataset, found and read: a name -> its splits, a split's name -> rows, columns -> their names."""
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import datasets
 import PIL.EpsImagePlugin
 import PIL.Image
+import pyarrow
 
 from .errors import UNREACHABLE, FCNError, hub_reason
 
@@ -124,6 +126,24 @@ def _load_pairs(
     if not streaming:
         return splits
     return datasets.IterableDatasetDict({split: rows.to_iterable_dataset() for split, rows in splits.items()})
+
+
+def files_digest(rows: datasets.Dataset, column: str) -> str:
+    """Paths, sizes and times of the files that a column's pictures are in, as one text; it changes with any of them.
+
+    A dataset of paths keeps its own fingerprint when another picture takes a file's place. Pictures that the rows hold
+    themselves don't count, and aren't read.
+    """
+    digest = hashlib.sha256()
+    for chunk in rows.data.column(column).chunks:
+        if not pyarrow.types.is_struct(chunk.type):
+            continue
+        paths, in_files = chunk.field("path").to_pylist(), chunk.field("bytes").is_null().to_pylist()
+        for path, in_file in zip(paths, in_files, strict=True):
+            if in_file and path and os.path.isfile(path):
+                state = os.stat(path)
+                digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _files_by_stem(folder: Path, pattern: str = "**/*") -> dict[str, Path]:

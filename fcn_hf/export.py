@@ -194,7 +194,7 @@ def export_onnx(
     with written_aside(path.parent) as aside:
         file = aside / path.name
         if calibration is None:
-            picture = torch.randn(1, channels, 64, 96, generator=torch.Generator().manual_seed(0))
+            picture = noise_picture(channels, processor)
             write_onnx(net, channels, file)
         else:
             picture = torch.from_numpy(next(calibration_pictures(calibration, processor)))
@@ -304,6 +304,12 @@ def quantize(source: Path, target: Path, pictures: Iterable[np.ndarray]) -> None
     )
 
 
+def noise_picture(num_channels: int, processor: Any) -> torch.Tensor:
+    """`pixel_values` `(1, C, H, W)` of the range that the processor gives those of pictures."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, num_channels), dtype=np.uint8)
+    return processor(pixels, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+
+
 def cut_to_sizes(picture: torch.Tensor) -> list[torch.Tensor]:
     """`(1, C, H, W)` -> its upper left corner in each of the `CHECKED_SIZES`, smaller where the picture is."""
     return [picture[..., :height, :width].repeat(batch, 1, 1, 1) for batch, height, width in CHECKED_SIZES]
@@ -316,24 +322,28 @@ def largest_difference(exported: OnnxModel, model: Any, batches: Iterable[torch.
     Raises:
         `FCNError`: if that is more than the dtype's tolerance, or there are no answers to be compared.
     """
-    largest = 0.0
+    largest, named = 0.0, _NamedOutputs(model, label_map=False)
     for pixel_values in batches:
         batch, _, height, width = pixel_values.shape
-        what = f"In {dtype}, for {batch} x {height}x{width} pixels, the exported file's logits"
-        expected = model(pixel_values).logits
+        what = f"In {dtype}, for {batch} x {height}x{width} pixels, the exported file's"
         try:
-            logits = exported(pixel_values).logits
+            answers = vars(exported(pixel_values))
         except Exception as error:  # ONNX Runtime's own kinds, which have no common base
-            raise FCNError(f"{what} can't be computed: {in_one_line(error)}") from error
-        if logits.shape != expected.shape:
-            raise FCNError(f"{what} have shape {tuple(logits.shape)} instead of {tuple(expected.shape)}.")
-        if not logits.isfinite().all():
-            raise FCNError(f"{what} aren't finite: its maps exceed what the dtype holds. Export it in float32.")
-        difference = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-        if difference > TOLERANCES[dtype]:
-            raise FCNError(
-                f"{what} differ from the model's by {difference:.2g} of the largest, more than {TOLERANCES[dtype]}; "
-                "nothing was written. Export it in float32, or calibrate it with more pictures."
-            )
-        largest = max(largest, difference)
+            raise FCNError(f"{what} logits can't be computed: {in_one_line(error)}") from error
+        for name, expected in zip(named.output_names(), named(pixel_values), strict=True):
+            logits = answers[name]
+            if logits.shape != expected.shape:
+                raise FCNError(f"{what} {name} have shape {tuple(logits.shape)} instead of {tuple(expected.shape)}.")
+            if not logits.isfinite().all():
+                raise FCNError(
+                    f"{what} {name} aren't finite: its maps exceed what the dtype holds. Export it in float32."
+                )
+            difference = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+            if difference > TOLERANCES[dtype]:
+                raise FCNError(
+                    f"{what} {name} differ from the model's by {difference:.2g} of the largest, more than "
+                    f"{TOLERANCES[dtype]}; nothing was written. Export it in float32, or calibrate it with more "
+                    "pictures."
+                )
+            largest = max(largest, difference)
     return largest

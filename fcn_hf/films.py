@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .errors import FCNError
+from .errors import FCNError, in_one_line
 from .files import write_aside
 from .palettes import overlay
 from .prediction import WHOLE_PICTURE, InferenceMode, predict
+
+# What FFmpeg may take a file for: formats of films alone. Others (SDP, concat, HLS) name addresses and files to open.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,mpeg,mpegts,mpegvideo,m4v"
 
 READ = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 WRITTEN = (".mkv", ".mov", ".mp4")
@@ -88,7 +91,10 @@ def segment_film(
         with av.open(str(path), "w") as masks:
             for frame in watch(frames(film), stream.frames or None):
                 picture = frame.to_image().rotate(frame.rotation, expand=True)
-                ids = predict(model, processor, picture, mode)
+                try:
+                    ids = predict(model, processor, picture, mode)
+                except Exception as error:  # a model or processor of another kind passes on whatever it meets
+                    raise FCNError(f"{source}: {in_one_line(error)}") from error
                 if not count:
                     track = _add_track(masks, stream, picture)
                 made = av.VideoFrame.from_image(overlay(picture, ids, colours, opacity))
@@ -105,7 +111,7 @@ def segment_film(
 
     with open(source, "rb") as file:
         try:
-            film = av.open(file)
+            film = av.open(file, options={"format_whitelist": FORMATS})
         except (av.error.FFmpegError, OSError) as error:  # an empty file can't be sought in
             raise FCNError(f"{source} is damaged, or no film in a known format; check the file.") from error
         with film:

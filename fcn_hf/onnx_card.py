@@ -46,7 +46,7 @@ picture = np.load("picture.npy")  # (height, width, {{ channels }})
 {%- endif %}
 pixels = (np.asarray(picture) * {{ factor }} - {{ mean }}) / {{ std }}
 inputs = {"pixel_values": pixels.transpose(2, 0, 1)[None].astype(np.float32)}
-session = onnxruntime.InferenceSession("{{ file }}", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession({{ file|tojson }}, providers=["CPUExecutionProvider"])
 {%- if "label_map" in output_names %}
 mask = session.run(["label_map"], inputs)[0][0]  # class ids, (height, width)
 {%- else %}

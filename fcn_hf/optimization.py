@@ -23,8 +23,8 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
     """Make a model answer faster. It is changed in place and for inference alone: it can't be saved or trained.
 
     Its answers stay the same but for rounding (about 1e-6 of the largest score in float32): convolutions lie in memory
-    channels last, which those of CPUs are fastest in; batch normalisation is folded into the convolution before it; and
-    ReLU writes where it reads. `keep_freed_memory` is called, too.
+    channels last, which those of CPUs are fastest in, and batch normalisation is folded into the convolution before it.
+    `keep_freed_memory` is called, too.
 
     Args:
         model: a semantic segmentation model of transformers.
@@ -43,9 +43,6 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
     keep_freed_memory()
     model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
     fold_batch_norm(model)
-    for module in model.modules():
-        if isinstance(module, nn.ReLU | nn.ReLU6):
-            module.inplace = True
     model.save_pretrained = refuse_to_save
     return model
 

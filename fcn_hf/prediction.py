@@ -97,8 +97,8 @@ def load_on_device(name: str, device: str | None = None) -> tuple[Any, Any]:
     model, processor = load_model(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:
-        return model.eval().to(device or accelerator or "cpu"), processor
-    except RuntimeError as error:
+        return model.to(device or accelerator or "cpu"), processor
+    except (RuntimeError, AssertionError) as error:  # torch built without a device asserts that it has it
         raise FCNError(f"The model can't go to the device {device!r}: {str(error).splitlines()[0]}") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin
+from rich.markup import escape
 from rich.progress import Progress, track
 from typer import Exit
 
@@ -46,7 +47,7 @@ def write_masks(
                         tiling = tiling_for(net)
                         if not tiling.is_seamless:
                             warn(f"{model!r} sees all of a picture at once; where its tiles meet, masks may show it.")
-                    watch = partial(progress.track, description=path.name)
+                    watch = partial(progress.track, description=escape(path.name))
                     mask = predict_in_tiles(net, processor, path, tiling, kept, watch)
                 else:
                     mask = predict(net, processor, path, mode)

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet
 from PIL import Image
 
-from .datasets import DatasetError, find_image_column, find_split, load_splits, reading
+from .datasets import DatasetError, files_digest, find_image_column, find_split, load_splits, reading
 from .errors import FCNError, in_one_line
-from .files import check_folder, write_aside
+from .files import ASIDE, check_folder, write_aside
 from .image_inputs_fcn import open_picture
 from .kept_parts import keep_parts, made_of, model_fingerprint
 from .palettes import check_ids_fit, class_colours, label_picture
@@ -78,6 +78,7 @@ class ShardWriter:
         """What the shards are made of, as `keep_parts` wants it."""
         return {
             "rows": self.rows._fingerprint,
+            "files": files_digest(self.rows, self.image_column),
             "model": model_fingerprint(self.model, self.processor),
             "shard_rows": self.job.shard_rows,
             "mode": repr(self.job.mode),
@@ -157,7 +158,7 @@ def begin(job: SegmentationJob) -> tuple[ShardWriter, list[range]]:
     check_folder(job.out)
     writer = ShardWriter(job)
     known = made_of(job.out)
-    if known is None and any(job.out.glob("*")):
+    if known is None and any(not path.name.startswith(ASIDE) for path in job.out.glob("*")):
         raise FCNError(f"{job.out} has files in it that are no masks of a dataset; choose another folder for --out.")
     if known is None:
         keep_parts(job.out, writer.facts)

@@ -56,15 +56,16 @@ def write_on_ray(job: SegmentationJob, shards: Sequence[range]) -> Iterator[list
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    has = ray.cluster_resources()
-    gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 1))
-    needs: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": min(CORES_A_WORKER, cores)}
-    workers = min(len(shards), gpus or cores // needs["num_cpus"])
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus, cores = ([int(each.get(what, 0)) for each in machines] for what in ("GPU", "CPU"))
+    # A worker is on one machine: it asks for no more cores than the largest one has.
+    needs: dict[str, Any] = {"num_gpus": 1} if any(gpus) else {"num_cpus": max(1, min(CORES_A_WORKER, max(cores)))}
+    workers = sum(gpus) or sum(each // needs["num_cpus"] for each in cores)
     ranges = [{"start": rows.start, "stop": rows.stop} for rows in shards]
     written = ray.data.from_items(ranges, override_num_blocks=len(ranges)).map_batches(
         Worker,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(len(shards), workers))),
         fn_constructor_args=(job,),
         **needs,
     )

@@ -20,8 +20,8 @@ def model(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("models") / "model")
 
 
-def save_film(path, size=(64, 48), sound=False, turned=0):
-    """A few frames, of one colour each, that aren't shown equally long."""
+def save_film(path, size=(64, 48), sound=False, turned=0, dark_end=0):
+    """A few frames that aren't shown equally long, of one colour each but for a black end at the left."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as film:
         track = film.add_stream("libx264", rate=RATE)
         track.width, track.height = size
@@ -33,7 +33,9 @@ def save_film(path, size=(64, 48), sound=False, turned=0):
             silence.sample_rate = 16000
             film.mux(tone.encode(silence) + tone.encode(None))
         for time in TIMES:
-            frame = av.VideoFrame.from_image(Image.new("RGB", size, (30 * time, 200 - 20 * time, 90)))
+            picture = Image.new("RGB", size, (30 * time, 200 - 20 * time, 90))
+            picture.paste("black", (0, 0, dark_end, size[1]))
+            frame = av.VideoFrame.from_image(picture)
             frame.pts, frame.time_base = time, 1 / RATE
             film.mux(track.encode(frame))
         film.mux(track.encode(None))
@@ -72,15 +74,18 @@ def test_a_film_keeps_its_size_and_times_and_shows_classes_in_their_colours(mode
         assert np.abs(np.asarray(frame, dtype=int) - np.asarray(picture)).max() <= 6
 
 
-def test_a_film_that_lies_on_its_side_is_turned_upright_and_odd_sizes_stay(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("turned", "place"), [(90, (24, 60)), (-90, (24, 4))])
+def test_a_film_that_lies_on_its_side_is_turned_upright_and_odd_sizes_stay(turned, place, model, tmp_path, monkeypatch):
     seen = []
 
     def look(model, processor, picture, mode):
         seen.append(picture.size)
+        # The frames' left end, which is dark, is below or above once they are upright.
+        assert sum(picture.getpixel(place)) < 60 < sum(picture.getpixel((24, 64 - place[1])))
         return np.zeros((picture.height, picture.width), dtype=int)
 
     monkeypatch.setattr("fcn_hf.films.predict", look)
-    film = save_film(tmp_path / "phone.mov", turned=90)
+    film = save_film(tmp_path / "phone.mov", turned=turned, dark_end=16)
     assert run("segment", film, "--model", model, "--out", tmp_path / "masks.mkv").exit_code == 0
     assert seen == [(48, 64)] * 4 and read_film(tmp_path / "masks.mkv")[0][0].size == (48, 64)
 
@@ -90,6 +95,13 @@ def test_a_film_that_lies_on_its_side_is_turned_upright_and_odd_sizes_stay(model
     [
         ("film.mp4", b"no film", "masks.mp4", "film.mp4 is damaged, or no film"),
         ("film.mp4", b"", "masks.mp4", "film.mp4 is damaged, or no film"),
+        ("film.mp4", b"ffconcat version 1.0\nfile other.mp4\n", "masks.mp4", "film.mp4 is damaged, or no film"),
+        (
+            "film.mp4",
+            b"v=0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+            "masks.mp4",
+            "film.mp4 is damaged, or no",
+        ),
         ("film.mp4", None, "masks.mp4", "No such file or directory"),
         ("film.mp4", b"", "masks", "masks is to be a film; name a file that ends in .mkv, .mov or .mp4"),
         ("film.mp4", b"", "film.mp4", "film.mp4 is there"),

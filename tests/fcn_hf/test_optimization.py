@@ -80,6 +80,28 @@ def test_a_convolution_that_others_read_too_is_left_as_it_is(in_parts):
     torch.testing.assert_close(net(picture), before)
 
 
+class Skip(nn.Module):
+    """What a ReLU reads goes past it too, as in the residual units of DPT and Xception."""
+
+    config = FCNConfig()
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU()
+
+    def forward(self, picture):
+        residual = self.conv(picture)
+        return residual + self.relu(residual)
+
+
+@torch.no_grad()
+def test_what_goes_past_an_activation_stays_as_it_is():
+    net, picture = Skip().eval(), torch.randn(1, 3, 5, 5)
+    before = net(picture)
+    torch.testing.assert_close(optimize(net)(picture), before)
+
+
 class OneSize(ReadTwice):
     """It takes pictures of 5x5 alone, and normalises by each batch."""
 
