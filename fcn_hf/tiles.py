@@ -28,7 +28,8 @@ LARGEST_PICTURE = 2**31
 """Pixels of the largest file that is taken; decoded it has 6 GB."""
 
 STRIDE = 32
-"""Of the coarsest feature map, in pixels: where tiles begin at its multiples, their maps lie as the picture's do."""
+"""Of the coarsest feature map, in pixels: where tiles begin at its multiples, the maps of convolutions lie as the
+picture's do. Windows of attention may not, which `moves_with_the_picture` sees."""
 
 # The strip on which the margin is seen: how wide it is, how much of each of its ends is unknown, and how high.
 STRIP, UNKNOWN, STRIP_HEIGHT = 3072, 64, 64
@@ -93,12 +94,38 @@ class Tiling:
 def tiling_for(model) -> Tiling:
     """A tiling by whose tiles a model gives the label map of the whole picture; each is four of its margins wide.
 
-    A model that sees all of a picture at once, by attention or by averages over it, has no such tiling: its tiles
-    (`is_seamless` is False) have a margin of a quarter.
+    A model that sees all of a picture at once, by attention or by averages over it, or that cuts it into windows of its
+    own, has no such tiling: its tiles (`is_seamless` is False) have a margin of a quarter.
     """
     margin = seen_around(model)
+    if margin is not None and moves_with_the_picture(model, margin):
+        return Tiling(max(1024, 4 * margin), margin)
     size = max(1024, 4 * (margin or 0))
-    return Tiling(size, size // 4 if margin is None else margin, margin is not None)
+    return Tiling(size, size // 4, is_seamless=False)
+
+
+@torch.no_grad()
+def moves_with_the_picture(model, margin: int) -> bool:
+    """Whether answers beyond the margin stay the same where a picture begins some strides later.
+
+    Args:
+        model: a semantic segmentation model, in evaluation mode.
+        margin: how far a pixel's answer depends on the picture, in pixels, as `seen_around` gives it.
+    """
+    channels = getattr(model.config, "num_channels", None) or 3
+    # The numbers are drawn on the CPU, so that they are the same on every device.
+    strip = torch.randn(1, channels, STRIP_HEIGHT, STRIP, generator=torch.Generator().manual_seed(0))
+    strip = strip.to(device=model.device, dtype=model.dtype)
+    whole = model(pixel_values=strip).logits
+    scale = STRIP // whole.shape[-1]
+    rounding = max(1e-4, 8 * torch.finfo(whole.dtype).eps) * float(whole.abs().max())
+    inside = slice(margin // scale, -(margin // scale) or None)
+    for strides in (1, 3):
+        later = model(pixel_values=strip[..., strides * STRIDE :]).logits
+        same = whole[..., strides * STRIDE // scale :]
+        if not torch.allclose(later[..., inside], same[..., inside], rtol=0, atol=rounding):
+            return False
+    return True
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from PIL import Image
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor, predict
 from fcn_hf.errors import FCNError
-from fcn_hf.shards import SegmentationJob, ShardWriter
+from fcn_hf.files import ASIDE
+from fcn_hf.shards import SegmentationJob, ShardWriter, begin
 from tests.helpers import run, save_tiny
 
 IMAGE = datasets.Features({"image": datasets.Image()})
@@ -113,6 +114,18 @@ def test_pictures_of_one_size_go_through_the_net_together(model, tmp_path, monke
     assert alone.write(range(8)) == []
     expected, found = masks(tmp_path / "alone"), masks(tmp_path / "together")
     assert all((found[number] == expected[number]).all() for number in expected)
+
+
+def test_a_folder_goes_on_after_a_kill_and_refuses_other_pictures_under_the_same_names(model, tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "data" / folder / "a.png")
+    job = SegmentationJob(str(tmp_path / "data"), "train", str(model), tmp_path / "out")
+    (tmp_path / "out" / f"{ASIDE}left").mkdir(parents=True)
+    assert begin(job)[1] == begin(job)[1] == [range(0, 1)]
+    Image.new("L", (9, 9), 200).save(tmp_path / "data" / "images" / "a.png")
+    with pytest.raises(FCNError, match="made of something else .other files"):
+        begin(job)
 
 
 def test_one_source_at_a_time_and_its_own_options(tmp_path):

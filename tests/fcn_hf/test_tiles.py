@@ -59,6 +59,16 @@ def test_a_net_that_sees_the_whole_picture_is_told_of(tmp_path):
             return SimpleNamespace(logits=pixel_values + pixel_values.mean(dim=(2, 3), keepdim=True))
 
     assert seen_around(Average()) is None and tiling_for(Average()) == Tiling(1024, 256, is_seamless=False)
+
+    class Windows(Average):
+        def forward(self, pixel_values):
+            # Windows of 7 strides, as Swin's, each of which is seen whole.
+            windows = [
+                part.mean(dim=(2, 3), keepdim=True).expand_as(part) for part in pixel_values.split(7 * 32, dim=3)
+            ]
+            return SimpleNamespace(logits=pixel_values + torch.cat(windows, dim=3))
+
+    assert seen_around(Windows()) is not None and not tiling_for(Windows()).is_seamless
     for size, margin in [(64, 32), (100, 32), (96, 40)]:
         with pytest.raises(FCNError, match="more than two margins"):
             Tiling(size, margin)
