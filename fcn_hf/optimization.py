@@ -24,7 +24,6 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
 
     Its answers stay the same but for rounding (about 1e-6 of the largest score in float32): convolutions lie in memory
     channels last, which those of CPUs are fastest in, and batch normalisation is folded into the convolution before it.
-    `keep_freed_memory` is called, too.
 
     Args:
         model: a semantic segmentation model of transformers.
@@ -40,7 +39,6 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
     """
     if dtype is not None and not dtype.is_floating_point:
         raise FCNError(f"dtype is {dtype}; expected a floating-point one, such as torch.bfloat16.")
-    keep_freed_memory()
     model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
     fold_batch_norm(model)
     model.save_pretrained = refuse_to_save
@@ -56,8 +54,9 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory of tensors that are gone for those that come.
 
     The GNU C library hands large blocks back to the system and gets them anew for the next feature map, page by page:
-    a third of a small net's time, and of its training's. A process then stays as large as it was at its largest. Other
-    C libraries have no such switch; nothing is done there.
+    much of a small net's time, and of its training's. A process then stays as large as it was at its largest, and with
+    pictures of ever other sizes it grows: it is for commands that end, not for servers. Other C libraries have no such
+    switch; nothing is done there.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -17,7 +17,7 @@ from .configuration_fcn import check_id2label
 from .errors import FCNError, hub_reason
 from .files import LFS_REMEDY, is_lfs_pointer
 from .image_inputs_fcn import open_picture
-from .optimization import optimize
+from .optimization import keep_freed_memory, optimize
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,12 @@ def load_model(name: str) -> tuple[Any, Any]:
 def load_on_device(name: str, device: str | None = None) -> tuple[Any, Any]:
     """What `load_model` gives, the model on a device: the accelerator, if there is one and no other is named.
 
+    It is for commands: from here on the process keeps the memory that it frees (`keep_freed_memory`).
+
     Raises:
         As `load_model`, and `FCNError` if the model can't go to the device.
     """
+    keep_freed_memory()
     model, processor = load_model(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:

@@ -187,8 +187,9 @@ def predict_in_tiles(
     """The label map of a huge picture, seen at its own size whatever size its processor makes pictures.
 
     With the tiling of `tiling_for` it is that of the whole picture at once, but for rounding. (Nets that resize their
-    scores, `upsampling="interpolate"`, spread them over the whole picture: there it is so where its height and width
-    are multiples of 32.) The picture is decoded whole, 200 MB at 8192x8192; logits there are of one tile at a time.
+    scores, `upsampling="interpolate"`, spread them over the picture: without a trunk that pads it, there it is so where
+    its height and width are multiples of 32.) The picture is decoded whole, 200 MB at 8192x8192; logits there are of
+    one tile at a time.
 
     Args:
         model: a semantic segmentation model of up to 256 classes, in evaluation mode.

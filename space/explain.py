@@ -73,7 +73,7 @@ def ask(kind: Kind, picture: Image.Image, x: int, y: int) -> Question:
     answers = []
     for segmenter in kind.segmenters:
         start = time.perf_counter()
-        explanation = explain_pixel(segmenter.model, segmenter.processor, seen, seen_x, seen_y)
+        explanation = explain_pixel(segmenter.on_device(), segmenter.processor, seen, seen_x, seen_y)
         seconds = time.perf_counter() - start
         field = explanation.receptive_field and enlarged(explanation.receptive_field, seen.size, picture.size)
         answers.append(NetworkExplanation(segmenter, explanation, field, seconds))
@@ -113,4 +113,4 @@ def finest_fcn(kind: Kind) -> Segmenter | None:
 def look_inside(segmenter: Segmenter, picture: Image.Image) -> tuple[Image.Image, list[RefinementStep]]:
     """A picture (RGB) as networks see it, and the steps to the mask of one of them."""
     seen = shrink(picture, LONGEST_SIDE)
-    return seen, refinement(segmenter.model, segmenter.processor, seen)
+    return seen, refinement(segmenter.on_device(), segmenter.processor, seen)

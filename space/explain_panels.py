@@ -14,7 +14,7 @@ from fcn_hf.refinement import RefinementStep
 from space.classifier import CLASSES, STRIDE, WINDOW, AnswerMap, class_heat
 from space.explain import NetworkExplanation, Question, heat_picture
 from space.inference import UNLABELLED, Segmenter
-from space.panels import data_uri, hex_colour, milliseconds, percent
+from space.panels import data_uri, fact_list, hex_colour, milliseconds, percent
 
 TOP = 5
 """Classes whose probabilities are shown."""
@@ -54,7 +54,7 @@ def _network(question: Question, answer: NetworkExplanation, colours: np.ndarray
         f'<div class="fcn-ask-view" data-width="{width}" data-height="{height}"><img src="{heat}" '
         f'alt="The picture, bright where the answer {label} of {name} at x {question.x}, y {question.y} depends on it">'
         f'{field}<i class="fcn-cross" style="{place}"></i></div>'
-        f"{_bars(explanation.probabilities, segmenter.labels, colours)}{_facts(facts)}</figure>"
+        f"{_bars(explanation.probabilities, segmenter.labels, colours)}{fact_list(facts)}</figure>"
     )
 
 
@@ -116,7 +116,7 @@ def _stage(segmenter: Segmenter, step: RefinementStep, index: int, colours: np.n
         f'<div class="fcn-stage" data-step="{index}"><p>{escape(TEXTS[step.name].format(stride=stride))}</p>'
         f'<figure><figcaption>{title}</figcaption><div class="fcn-layer"><img src="{mask}" '
         f'alt="The mask of {escape(segmenter.name)} after step {index + 1}: {title}"></div></figure>'
-        f"{change if index else ''}{_facts(facts)}</div>"
+        f"{change if index else ''}{fact_list(facts)}</div>"
     )
 
 
@@ -174,10 +174,6 @@ def _bars(probabilities: np.ndarray, labels: Sequence[str], colours: np.ndarray 
         for index in probabilities.argsort()[::-1][:TOP].tolist()
     )
     return f'<table class="fcn-bars"><caption>How sure of what</caption>{rows}</table>'
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<div><dt>{term}</dt><dd>{escape(value)}</dd></div>' for term, value in facts)}</dl>"
 
 
 def _aspect(picture: Image.Image) -> str:

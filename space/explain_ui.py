@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import json
-import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -16,30 +13,33 @@ from PIL import Image
 from fcn_hf.errors import FCNError
 from fcn_hf.palettes import heat_overlay
 from space.classifier import CLASSES, STRIDE, WINDOW, answer_map, class_heat, crops_seconds, one_answer
+from space.devices import on_gpu
 from space.explain import NetworkExplanation, ask, finest_fcn, heat_picture, look_inside
 from space.explain_panels import answer_panel, inside_panels, map_panel, question_panels, times_panel
 from space.inference import Kind
+from space.layout import page_text, say_on_failure
 from space.panels import message
 from space.pictures import read_picture
 from space.uploads import NOT_UPLOADED, limited
-
-PAGE = Path(__file__).parent / "page"
 
 HINT = "Choose a picture above, and this tab answers about it."
 NOT_ANSWERED = "This was not answered, as the notice says (perhaps too many waited): please ask again."
 NO_FCN = "None of these models is an FCN, whose steps could be shown."
 
-REFRESH = "() => { window.fcnRefresh(); }"
+REFRESH = "() => { window.fcnRefresh('.fcn-refresh'); }"
 """What the browser does when the picture is another one: the tab that is seen, if it is one of these, asks again."""
+
+RECOLOUR = "() => { window.fcnRefresh('.fcn-recolour'); }"
+"""And when the classes have other colours: it does so if they are seen there."""
 
 
 class Explanations:
     """What the events call. Everything a request needs arrives as an argument; only models are shared."""
 
-    def __init__(self, kinds: Mapping[str, Kind], colours: Mapping[str, np.ndarray]):
-        self.kinds, self.colours = kinds, colours
+    def __init__(self, kinds: Mapping[str, Kind], palette: Callable[[str, bool], np.ndarray]):
+        self.kinds, self.palette = kinds, palette
 
-    def why(self, name: str, upload: dict[str, Any] | None, x: Any, y: Any) -> tuple[str, Any, Any]:
+    def why(self, name: str, upload: dict[str, Any] | None, distinct: bool, x: Any, y: Any) -> tuple[str, Any, Any]:
         """The explanation of one pixel as HTML, and that pixel: the nearest one where the picture is smaller."""
         if upload is None:
             return message(HINT), x, y
@@ -49,15 +49,16 @@ class Explanations:
             question = ask(self.kinds[name], picture, x, y)
         except FCNError as error:
             return message(str(error), "error"), x, y
-        return question_panels(question, self.colours[name]), question.x, question.y
+        return question_panels(question, self.palette(name, distinct)), question.x, question.y
 
-    def inside(self, name: str, upload: dict[str, Any] | None) -> str:
+    def inside(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> str:
         """The steps to the mask of the finest FCN, as HTML."""
         segmenter = finest_fcn(self.kinds[name])
         if upload is None or segmenter is None:
             return message(HINT if segmenter else NO_FCN)
         try:
-            return inside_panels(segmenter, *look_inside(segmenter, read_picture(upload["path"])), self.colours[name])
+            seen, steps = look_inside(segmenter, read_picture(upload["path"]))
+            return inside_panels(segmenter, seen, steps, self.palette(name, distinct))
         except FCNError as error:
             return message(str(error), "error")
 
@@ -154,9 +155,9 @@ def whole(value: Any) -> int:
     """A coordinate as a client sent it.
 
     Raises:
-        FCNError: it isn't a number.
+        FCNError: it isn't a whole number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not (isinstance(value, int) or isinstance(value, float) and value.is_integer()):
         raise FCNError(f"x and y are whole numbers, counted from the picture's left and top; not {str(value)[:40]!r}.")
     return int(value)
 
@@ -174,40 +175,57 @@ def class_id(name: Any) -> int:
 
 
 def explain_tabs(
-    handlers: Explanations, kind: gr.Radio, picture: gr.Image, pixel: tuple[int, int], networks: dict[str, Any]
+    handlers: Explanations,
+    kind: gr.Radio,
+    picture: gr.Image,
+    distinct: gr.Checkbox,
+    pixel: tuple[int, int],
+    networks: dict[str, Any],
 ) -> None:
-    """The explaining tabs, to be called inside `gr.Tabs`, about the page's kind and picture.
+    """The explaining tabs, to be called inside `gr.Tabs`, about the page's kind and picture, in its colours.
 
     Args:
         pixel: x and y of the first question.
         networks: settings of all events that make networks work.
     """
-    hidden: dict[str, Any] = {"preprocess": False, "api_visibility": "private", **networks}
+    hidden: dict[str, Any] = {
+        "preprocess": False,
+        "trigger_mode": "always_last",
+        "api_visibility": "private",
+        **networks,
+    }
+    recoloured = ["fcn-refresh", "fcn-recolour"]
 
     with gr.Tab("Why this pixel?", elem_classes="fcn-tab") as why_tab:
-        gr.HTML(_text("why.html"), apply_default_css=False)
+        gr.HTML(page_text("why.html"), apply_default_css=False)
         with gr.Row(elem_id="fcn-ask"):
             x = gr.Number(pixel[0], label="x, pixels from the left", precision=0, elem_id="fcn-x", min_width=120)
             y = gr.Number(pixel[1], label="y, pixels from the top", precision=0, elem_id="fcn-y", min_width=120)
-            button = gr.Button("Ask about this pixel", variant="primary", elem_classes="fcn-refresh", min_width=160)
+            button = gr.Button("Ask about this pixel", variant="primary", elem_classes=recoloured, min_width=160)
         why = gr.HTML(apply_default_css=False)
     asked = gr.on(
         [why_tab.select, button.click, x.submit, y.submit],
-        limited(handlers.why),
-        [kind, picture, x, y],
+        limited(on_gpu(handlers.why)),
+        [kind, picture, distinct, x, y],
         [why, x, y],
         show_progress_on=why,
         **hidden,
     )
 
     with gr.Tab("Inside", elem_classes="fcn-tab") as inside_tab:
-        gr.HTML(_text("inside.html"), apply_default_css=False)
-        again = gr.Button("Look again", visible="hidden", elem_classes="fcn-refresh")
+        gr.HTML(page_text("inside.html"), apply_default_css=False)
+        again = gr.Button("Look again", visible="hidden", elem_classes=recoloured)
         inside = gr.HTML(apply_default_css=False)
-    looked = gr.on([inside_tab.select, again.click], limited(handlers.inside), [kind, picture], inside, **hidden)
+    looked = gr.on(
+        [inside_tab.select, again.click],
+        limited(on_gpu(handlers.inside)),
+        [kind, picture, distinct],
+        inside,
+        **hidden,
+    )
 
     with gr.Tab("From classifier to FCN", elem_classes="fcn-tab") as classifier_tab:
-        gr.HTML(_text("classifier.html"), apply_default_css=False)
+        gr.HTML(page_text("classifier.html"), apply_default_css=False)
         again = gr.Button("Classify again", visible="hidden", elem_classes="fcn-refresh")
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
@@ -229,18 +247,22 @@ def explain_tabs(
         show_progress_on=answer,
         **hidden,
     )
-    choice.input(limited(handlers.class_map), [picture, choice], class_map, **hidden)
+    mapped = choice.input(limited(handlers.class_map), [picture, choice], class_map, **hidden)
 
-    for event, output in ((asked, why), (looked, inside), (classified, answer)):
-        not_answered = f"() => {json.dumps(message(NOT_ANSWERED, 'error'))}"
-        event.failure(None, None, output, js=not_answered, api_visibility="private")
+    for event, outputs in (
+        (asked, [why]),
+        (looked, [inside]),
+        (classified, [answer, class_map, times]),
+        (mapped, [class_map]),
+    ):
+        say_on_failure(event, NOT_ANSWERED, outputs)
 
 
 def explain_api(handlers: Explanations, kinds: list[tuple[str, str]], networks: dict[str, Any]) -> None:
     """The named endpoints, to be called inside the page's blocks; they are no part of what is seen."""
     with gr.Group(visible=False):
         gr.Button().click(
-            limited(handlers.explain),
+            limited(on_gpu(handlers.explain)),
             [
                 gr.Image(label="image", type="filepath"),
                 gr.Radio(kinds, value=kinds[0][1], label="kind"),
@@ -260,7 +282,3 @@ def explain_api(handlers: Explanations, kinds: list[tuple[str, str]], networks: 
             api_name="classify",
             **networks,
         )
-
-
-def _text(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fcn_hf.errors import FCNError
+from fcn_hf.errors import FCNError, in_one_line
 from fcn_hf.metrics import BoundaryF1, ConfusionMatrix
 from fcn_hf.prediction import load_model
 from space.devices import device
@@ -85,15 +86,21 @@ class Segmenter:
         """Load a Hub id or a local model folder.
 
         Raises:
-            ModelError: no such model, not a semantic segmentation model, or too many classes.
+            ModelError: no such model, not a semantic segmentation model, it needs a library that isn't installed, too
+                many classes, or several of one name.
         """
         try:
             model, processor = load_model(source)
         except FCNError as error:
             raise ModelError(f"{error} (FCN_MODELS takes model folders or Hub ids, separated by commas)") from error
+        except ImportError as error:
+            raise ModelError(f"the model '{source}' needs what isn't installed: {in_one_line(error)}") from error
         id2label, stride = model.config.id2label, getattr(model.config, "prediction_stride", None)
         if len(id2label) > UNLABELLED:
             raise ModelError(f"the model '{source}' has {len(id2label)} classes; at most {UNLABELLED} can be drawn.")
+        name, count = Counter(id2label.values()).most_common(1)[0]
+        if count > 1:
+            raise ModelError(f"the model '{source}' has {count} classes {name!r}: tell them apart in its id2label.")
         return cls(
             name=f"FCN-{stride}s" if stride else Path(source).name,
             source=source,
@@ -104,13 +111,17 @@ class Segmenter:
             processor=processor,
         )
 
+    def on_device(self) -> Any:
+        """The network, brought to where this request is computed."""
+        return self.model.to(device())
+
     @torch.inference_mode()
     def segment(self, picture: Image.Image) -> Segmentation:
         """Name the class of every pixel of an RGB picture of any size."""
         seen = shrink(picture, LONGEST_SIDE)
-        self.model.to(device())
+        model = self.on_device()
         inputs = self.processor(images=seen, return_tensors="pt").to(device())
-        outputs, seconds = self._timed_forward(inputs)
+        outputs, seconds = _timed_forward(model, inputs)
         ids = self.processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
         mask = Image.fromarray(ids.to(torch.uint8).cpu().numpy())
         if mask.size != picture.size:
@@ -118,18 +129,19 @@ class Segmenter:
         values = np.asarray(mask)
         return Segmentation(values, seconds, shares(values, self.labels))
 
-    def _timed_forward(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Any, float]:
-        fastest, start = float("inf"), time.perf_counter()
-        for _ in range(TIMED_PASSES):
-            pass_start = time.perf_counter()
-            outputs = self.model(**inputs)
-            if outputs.logits.is_cuda:
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            fastest = min(fastest, now - pass_start)
-            if now - start > TIMING_BUDGET:
-                break
-        return outputs, fastest
+
+def _timed_forward(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Any, float]:
+    fastest, start = float("inf"), time.perf_counter()
+    for _ in range(TIMED_PASSES):
+        pass_start = time.perf_counter()
+        outputs = model(**inputs)
+        if outputs.logits.is_cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        fastest = min(fastest, now - pass_start)
+        if now - start > TIMING_BUDGET:
+            break
+    return outputs, fastest
 
 
 def shares(mask: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
@@ -267,9 +279,15 @@ def load_segmenters(ids: Sequence[str]) -> tuple[Segmenter, ...]:
 
 
 def _distinct(segmenter: Segmenter, others: Sequence[Segmenter]) -> Segmenter:
-    if sum(other.name == segmenter.name for other in others) == 1:
+    alike = [_source_tail(other) for other in others if other.name == segmenter.name]
+    if len(alike) == 1:
         return segmenter
-    return replace(segmenter, name=f"{segmenter.name} ({'/'.join(Path(segmenter.source).parts[-2:])})")
+    tail = _source_tail(segmenter)
+    return replace(segmenter, name=f"{segmenter.name} ({tail if alike.count(tail) == 1 else segmenter.source})")
+
+
+def _source_tail(segmenter: Segmenter) -> str:
+    return "/".join(Path(segmenter.source).parts[-2:])
 
 
 def _brief(labels: Sequence[str]) -> str:

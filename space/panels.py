@@ -178,7 +178,7 @@ def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours
         f'<figure class="fcn-panel"><figcaption><strong title="{name}">{name}</strong>'
         f"<span>{escape(panel.note)}</span></figcaption>"
         f"{_view(panel.name, _plane(layer, _description(panel)) + PROBE)}"
-        f"{_share_bar(panel, labels, colours)}{_facts(panel.facts)}"
+        f"{_share_bar(panel, labels, colours)}{fact_list(panel.facts)}"
         f'<a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
         f'aria-label="Download the label map of {name} as PNG">Label map (PNG)</a></figure>'
     )
@@ -201,7 +201,8 @@ def _plane(layer: str, description: str) -> str:
     return f'<div class="fcn-plane"><img class="fcn-mask" src="{layer}" alt="{escape(description)}"></div>'
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
+def fact_list(facts: Sequence[tuple[str, str]]) -> str:
+    """(term, value) pairs."""
     return f"<dl>{''.join(f'<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>' for term, value in facts)}</dl>"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_hf.errors import FCNError
-from fcn_hf.image_inputs_fcn import open_picture, read_rgb
+from fcn_hf.image_inputs_fcn import PICTURE_FORMATS, is_first_of_several, open_picture, read_rgb
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -62,10 +62,9 @@ def browser_copy(path: str | os.PathLike[str], max_bytes: int) -> Path | None:
     Raises:
         PictureError: as `read_layers`.
     """
+    if _peek(path)[0] in BROWSER_FORMATS:
+        return None
     picture, nothing = read_layers(path)
-    with Image.open(path) as image:
-        if image.format in BROWSER_FORMATS:
-            return None
     if nothing is not None:
         picture.putalpha(Image.fromarray(np.uint8(255) * ~nothing))
     copy = Path(path).with_suffix(".shown.png")
@@ -74,6 +73,23 @@ def browser_copy(path: str | os.PathLike[str], max_bytes: int) -> Path | None:
         return copy
     copy.unlink()
     return None
+
+
+def has_several_frames(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an animation, or holds several pages."""
+    return _peek(path)[1]
+
+
+def _peek(path: str | os.PathLike[str]) -> tuple[str | None, bool]:
+    """A file's format by Pillow's name, None if it can't be told, and whether it has several frames; nearly nothing is
+    decoded for it."""
+    Image.init()
+    try:
+        with Image.open(path, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN]) as image:
+            # Phones add a picture of brightness or depth to a photo and call it an MPO.
+            return image.format, image.format != "MPO" and is_first_of_several(image)
+    except Exception:  # Pillow's readers pass on whatever they meet; `read_layers` says what is wrong
+        return None, False
 
 
 def shrink(picture: Image.Image, longest_side: int) -> Image.Image:

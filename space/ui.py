@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,15 +13,15 @@ from PIL import Image
 from starlette.middleware import Middleware
 
 from fcn_hf.palettes import class_colours, distinct_palette, label_picture, overlay
+from space.devices import on_gpu
 from space.disagreement import disagreement
-from space.explain_ui import REFRESH, Explanations, explain_api, explain_tabs
+from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
+from space.layout import page_text, say_on_failure
 from space.panels import comparison, message, model_panel, truth_panel
-from space.pictures import PictureError, browser_copy, read_picture
-from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, NothingFetched, UploadsOnly, limited
+from space.pictures import PictureError, browser_copy, has_several_frames, read_picture
+from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, AddressError, NothingFetched, UploadsOnly, limited
 from space.waiting import AttendedQueue
-
-PAGE = Path(__file__).parent / "page"
 
 STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
 
@@ -36,10 +34,14 @@ API_OPACITY = DEFAULT_OPACITY / 100
 MAX_WAITING = 20
 """Requests that may wait: about as many as are served within a minute. The next one is told that the queue is full."""
 
+LAST_PORT = 65535
+
 KEPT_SECONDS = 3600
 """Age at which uploaded files and results of the API are deleted."""
 
 HINT = "Choose a picture above, or one of the examples, and the networks will colour it here."
+
+SEVERAL_FRAMES = "This file holds several frames or pages, of which the first is taken."
 
 NOT_SHOWN = "This picture was not segmented, as the notice says (perhaps too many waited): please choose it again."
 
@@ -65,9 +67,13 @@ class Handlers:
 
     def __init__(self, kinds: Sequence[Kind]):
         self.kinds = {kind.name: kind for kind in kinds}
-        self.colours: dict[str, np.ndarray] = {
-            kind.name: class_colours(kind.segmenters[0].model.config) for kind in kinds
-        }
+        self._colours = {kind.name: own_colours(kind.segmenters[0]) for kind in kinds}
+
+    def palette(self, name: str, distinct: bool = False) -> np.ndarray:
+        """The colours of a kind's classes, uint8 of shape (classes, 3): the models' own, or those that colour-blind
+        eyes tell apart."""
+        own = self._colours[name]
+        return np.array(distinct_palette(len(own)), np.uint8) if distinct else own
 
     def show_upload(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> tuple[Any, Any]:
         """What the picture field is to hold, and the comparison of it; `upload` is Gradio's file data, or None.
@@ -75,6 +81,8 @@ class Handlers:
         For a picture that browsers can't show, the field gets a copy that they can; that change is the next event.
         """
         path = upload["path"] if upload else None
+        if path and has_several_frames(path):
+            gr.Info(SEVERAL_FRAMES)
         try:
             copy = browser_copy(path, MAX_UPLOAD_BYTES) if path else None
         except PictureError:
@@ -98,8 +106,8 @@ class Handlers:
         masks, names = [one.mask for one in result.results], [segmenter.name for segmenter in kind.segmenters]
         if result.truth is not None:
             panels.append(truth_panel(result.truth, labels))
-        colours = np.array(distinct_palette(len(labels)), np.uint8) if distinct else self.colours[name]
-        return comparison(result.picture, panels, labels, colours, disagreement(masks, names, result.truth))
+        found = disagreement(masks, names, result.truth)
+        return comparison(result.picture, panels, labels, self.palette(name, distinct), found)
 
     def gallery(self, name: str) -> gr.Dataset:
         """The examples of a kind of picture."""
@@ -129,7 +137,7 @@ class Handlers:
         return any(picture in kind.examples for kind in self.kinds.values())
 
     def answer(self, image: dict[str, Any] | None, kind: str) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
-        """Segment one picture with every network of one kind of picture ("everyday", "street", "indoor").
+        """Segment one picture with every network of one kind of picture ("everyday", "street").
 
         Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
         model, seconds, parameters, share of each class (0..1), mean IoU and boundary F1 (0..1; null unless the picture
@@ -141,11 +149,28 @@ class Handlers:
             result = compare(self.kinds[kind], image["path"])
         except PictureError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        segmenters, colours = self.kinds[kind].segmenters, self.colours[kind]
+        segmenters, colours = self.kinds[kind].segmenters, self.palette(kind)
         named = list(zip(segmenters, result.results, strict=True))
         overlays = [(overlay(result.picture, r.mask, colours, API_OPACITY), s.name) for s, r in named]
         label_maps = [(label_picture(r.mask, colours), s.name) for s, r in named]
         return overlays, label_maps, summary(segmenters, result)
+
+
+def own_colours(segmenter: Segmenter) -> np.ndarray:
+    """The colours that a model brings, uint8 of shape (classes, 3).
+
+    Distinct ones where those aren't RGB in 0..255, or classes share one: the browser knows a class by its colour.
+    """
+    count = len(segmenter.labels)
+    try:
+        given = list(getattr(segmenter.model.config, "palette", None) or [])[:count]
+        colours = class_colours(segmenter.model.config)
+    except (TypeError, ValueError, OverflowError):
+        given, colours = [], np.empty((0, 3), np.uint8)
+    unchanged = [list(colour) for colour in given] == colours[: len(given)].tolist()
+    if unchanged and len(np.unique(colours, axis=0)) == count:
+        return colours
+    return np.array(distinct_palette(count), np.uint8)
 
 
 def summary(segmenters: tuple[Segmenter, ...], result: Comparison) -> list[dict[str, Any]]:
@@ -188,7 +213,7 @@ def build() -> gr.Blocks:
     choices = [(kind.title, kind.name) for kind in kinds]
 
     with UploadsOnly(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gr.HTML(_text("header.html"), apply_default_css=False)
+        gr.HTML(page_text("header.html"), apply_default_css=False)
         kind = gr.Radio(
             choices,
             value=kinds[0].name,
@@ -235,55 +260,40 @@ def build() -> gr.Blocks:
                     elem_id="fcn-distinct",
                     container=False,
                 )
-                gr.HTML(_text("hint.html"), apply_default_css=False)
+                gr.HTML(page_text("hint.html"), apply_default_css=False)
         networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
-        explanations = Explanations(handlers.kinds, handlers.colours)
+        explanations = Explanations(handlers.kinds, handlers.palette)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Compare"):
-                gr.HTML(_text("tools.html"), apply_default_css=False)
+                gr.HTML(page_text("tools.html"), apply_default_css=False)
                 results = gr.HTML(
                     handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
                 )
-            explain_tabs(explanations, kind, picture, (width // 2, height // 2), networks)
-        gr.HTML(_text("explanation.html"), apply_default_css=False)
+            explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), networks)
+        gr.HTML(page_text("explanation.html"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
-        shown = picture.change(
-            limited(handlers.show_upload),
-            [kind, picture, distinct],
-            [picture, results],
-            preprocess=False,
-            trigger_mode="always_last",
-            show_progress_on=results,
-            api_visibility="private",
+        comparing: dict[str, Any] = {
+            "inputs": [kind, picture, distinct],
+            "outputs": [picture, results],
+            "preprocess": False,
+            "trigger_mode": "always_last",
+            "show_progress_on": results,
+            "api_visibility": "private",
             **networks,
-        )
-        chosen = kind.change(
-            limited(handlers.choose),
-            [kind, picture, distinct],
-            [picture, results],
-            preprocess=False,
-            show_progress_on=results,
-            api_visibility="private",
-            **networks,
-        )
-        recoloured = distinct.input(
-            limited(handlers.show_upload),
-            [kind, picture, distinct],
-            [picture, results],
-            preprocess=False,
-            show_progress_on=results,
-            api_visibility="private",
-            **networks,
-        )
+        }
+        shown = picture.change(limited(on_gpu(handlers.show_upload)), **comparing)
+        chosen = kind.change(limited(on_gpu(handlers.choose)), **comparing)
+        recoloured = distinct.input(limited(on_gpu(handlers.show_upload)), **comparing)
         # Past the queue, so that a full one leaves no examples of another kind.
         kind.change(handlers.gallery, kind, gallery, queue=False, api_visibility="private")
-        for event in (shown, chosen, recoloured):
-            # A full queue answers before any handler runs: masks of another picture must not stay below this one.
-            not_shown = f"() => {json.dumps(message(NOT_SHOWN, 'error'))}"
-            event.failure(None, None, results, js=not_shown, api_visibility="private")
-            event.success(None, None, None, js=REFRESH, api_visibility="private")
+        for event, refresh in ((shown, REFRESH), (chosen, REFRESH), (recoloured, RECOLOUR)):
+            # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
+            # failure.
+            say_on_failure(event, NOT_SHOWN, [results])
+            for follow in (event.success, event.failure):
+                follow(None, None, None, js=refresh, api_visibility="private")
         gallery.click(
             handlers.example,
             [kind, gallery],
@@ -295,7 +305,7 @@ def build() -> gr.Blocks:
 
         with gr.Group(visible=False):
             gr.Button().click(
-                limited(handlers.answer),
+                limited(on_gpu(handlers.answer)),
                 [
                     gr.Image(label="image", type="filepath"),
                     gr.Radio(choices, value=kinds[0].name, label="kind"),
@@ -318,9 +328,15 @@ def build() -> gr.Blocks:
 
 
 def address() -> tuple[str, int]:
-    """Where the page is served: 127.0.0.1:`PORT` (7860), or where a Space's environment says."""
-    port = int(os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or 7860)
-    return os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port
+    """Where the page is served: 127.0.0.1:`PORT` (7860), or where a Space's environment says.
+
+    Raises:
+        AddressError: the port is no number, or out of range.
+    """
+    given = os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or "7860"
+    if not given.strip().isdecimal() or int(given) > LAST_PORT:
+        raise AddressError(f"The page can't be served at port {given[:40]!r}: set PORT to a number of 0..{LAST_PORT}.")
+    return os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), int(given)
 
 
 def launch(page: gr.Blocks, **options: Any) -> Any:
@@ -330,8 +346,8 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
         "server_name": host,
         "server_port": port,
         "theme": THEME,
-        "css": "".join(map(_text, STYLES)),
-        "head": f"<script>{''.join(map(_text, SCRIPTS))}</script>",
+        "css": "".join(map(page_text, STYLES)),
+        "head": f"<script>{''.join(map(page_text, SCRIPTS))}</script>",
         "footer_links": [],
         "max_file_size": MAX_UPLOAD_BYTES,
         "ssr_mode": False,
@@ -339,7 +355,3 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
         "app_kwargs": {"middleware": [Middleware(NothingFetched)]},
     }
     return page.launch(**(settings | options))
-
-
-def _text(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")

@@ -19,7 +19,6 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcn_hf.errors import FCNError
-from space.devices import on_gpu
 
 MAX_UPLOAD_BYTES = 30 * 1024**2
 
@@ -102,14 +101,13 @@ def uploaded(value: Any) -> str:
 
 
 def limited(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """The handler, `on_gpu`, given up after `MAX_SECONDS`: its thread may go on, but nobody waits for it."""
-    work = on_gpu(handler)
+    """The handler, given up after `MAX_SECONDS`: its thread may go on, but nobody waits for it."""
 
     @functools.wraps(handler)
     async def run(*arguments: Any) -> Any:
         try:
             async with asyncio.timeout(MAX_SECONDS):
-                return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(handler, *arguments, abandon_on_cancel=True)
         except TimeoutError:
             raise gr.Error(TOO_LONG, print_exception=False) from None
 

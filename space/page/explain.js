@@ -1,7 +1,7 @@
 // A click or a tap on an explained picture fills in the numbers of the pixel there, and asks about it.
 (() => {
-  window.fcnRefresh = () => {
-    const buttons = [...document.querySelectorAll(".fcn-refresh")];
+  window.fcnRefresh = (selector) => {
+    const buttons = [...document.querySelectorAll(selector)];
     buttons.find((button) => button.closest(".fcn-tab")?.offsetParent)?.click();
   };
 
@@ -12,7 +12,7 @@
   }
 
   document.addEventListener("click", (event) => {
-    const view = event.target instanceof Element && event.target.closest(".fcn-ask-view");
+    const view = fcn.within(event, ".fcn-ask-view");
     if (!view) return;
     const box = view.getBoundingClientRect();
     const pixel = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));

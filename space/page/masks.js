@@ -14,8 +14,9 @@
 
   // The decoded label layer of one image, read once: RGBA bytes with the size of the image.
   fcn.layer = (image) => {
+    // What it held before is no longer its layer.
+    if (!image.complete || !image.naturalWidth) return null;
     if (!layers.has(image)) {
-      if (!image.complete || !image.naturalWidth) return null;
       const canvas = document.createElement("canvas");
       canvas.width = image.naturalWidth;
       canvas.height = image.naturalHeight;
@@ -73,24 +74,22 @@
     show(name);
   }
 
-  const within = (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null);
-
   for (const [begin, end] of [
     ["pointerover", "pointerout"],
     ["focusin", "focusout"],
   ]) {
     document.addEventListener(begin, (event) => {
-      const button = within(event, ".fcn-class");
+      const button = fcn.within(event, ".fcn-class");
       if (button) show(button.dataset.name);
     });
     document.addEventListener(end, (event) => {
-      if (within(event, ".fcn-class")) show(pinned);
+      if (fcn.within(event, ".fcn-class")) show(pinned);
     });
   }
   document.addEventListener("click", (event) => {
-    const name = within(event, ".fcn-class")?.dataset.name;
+    const name = fcn.within(event, ".fcn-class")?.dataset.name;
     if (name !== undefined) pin(pinned === name ? null : name);
-    const outlines = within(event, "#fcn-outlines");
+    const outlines = fcn.within(event, "#fcn-outlines");
     if (outlines) {
       outlined = !outlined;
       outlines.setAttribute("aria-pressed", String(outlined));
@@ -103,7 +102,7 @@
   document.addEventListener(
     "load",
     (event) => {
-      const plane = event.target instanceof HTMLImageElement ? event.target.closest(".fcn-plane") : null;
+      const plane = fcn.within(event, ".fcn-plane");
       if (!plane) return;
       layers.delete(event.target);
       draw(plane);

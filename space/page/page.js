@@ -1,7 +1,10 @@
 // Everything in these scripts acts on what is already in the page; nothing is asked of the server.
 
-// What the scripts share: `fcn.layer(image)` in masks.js, `fcn.placeOf(...)` and `fcn.reveal(...)` in zoom.js.
-const fcn = {};
+// What the scripts share; and `fcn.layer(image)` in masks.js, `fcn.placeOf(...)` and `fcn.reveal(...)` in zoom.js.
+const fcn = {
+  // The innermost element of this kind in which an event took place, or null.
+  within: (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null),
+};
 
 // Shows the address that the page is served at, which a server behind others doesn't know.
 customElements.define(

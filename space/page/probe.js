@@ -3,7 +3,6 @@
   // [x, y] in pixels of the picture, or null.
   let kept = null;
 
-  const within = (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null);
   const section = () => document.querySelector(".fcn-results");
   const size = () => [Number(section().dataset.width), Number(section().dataset.height)];
 
@@ -48,20 +47,20 @@
   }
 
   document.addEventListener("pointermove", (event) => {
-    const view = event.pointerType === "mouse" && within(event, ".fcn-results .fcn-view");
+    const view = event.pointerType === "mouse" && fcn.within(event, ".fcn-results .fcn-view");
     if (view) show(pixelAt(view, event));
   });
   document.addEventListener("pointerout", (event) => {
-    if (event.pointerType === "mouse" && within(event, ".fcn-results .fcn-view")) show(kept);
+    if (event.pointerType === "mouse" && fcn.within(event, ".fcn-results .fcn-view")) show(kept);
   });
   document.addEventListener("click", (event) => {
-    const view = within(event, ".fcn-results .fcn-view");
+    const view = fcn.within(event, ".fcn-results .fcn-view");
     if (view) keep(pixelAt(view, event));
   });
 
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   document.addEventListener("keydown", (event) => {
-    const view = within(event, ".fcn-results .fcn-view");
+    const view = fcn.within(event, ".fcn-results .fcn-view");
     if (!view || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") keep(null);
     const arrow = ARROWS[event.key];
@@ -78,5 +77,5 @@
     if (event.detail.another) kept = null;
   });
   // The same picture in other colours: what is kept is said again once they are there. Load events don't bubble.
-  document.addEventListener("load", (event) => kept && within(event, ".fcn-panel .fcn-mask") && keep(kept), true);
+  document.addEventListener("load", (event) => kept && fcn.within(event, ".fcn-panel .fcn-mask") && keep(kept), true);
 })();

@@ -1,7 +1,7 @@
 // Any two of picture, masks and truth, the right one uncovered as far as the range input says.
 (() => {
   let cut = 50;
-  // Names of the left and the right one, once the visitor has chosen.
+  // Place and name of the left and the right one, once the visitor has chosen.
   let chosen = null;
 
   const slide = () => document.querySelector(".fcn-slide");
@@ -14,7 +14,8 @@
     slide()
       .querySelectorAll("select")
       .forEach((select, side) => {
-        const panel = panels.find((each) => each.querySelector("strong").textContent === select.value);
+        // The picture comes before the panels. Two of them may have one name.
+        const panel = panels[select.selectedIndex - 1];
         masks[side].hidden = !panel;
         if (panel) masks[side].src = panel.querySelector(".fcn-mask").src;
         else masks[side].removeAttribute("src");
@@ -22,7 +23,7 @@
       });
   }
 
-  const part = (event) => (event.target instanceof Element && event.target.closest(".fcn-slide") ? event.target : null);
+  const part = (event) => fcn.within(event, ".fcn-slide") && event.target;
 
   document.addEventListener("input", (event) => {
     if (!part(event)?.matches(".fcn-place")) return;
@@ -31,15 +32,17 @@
   });
   document.addEventListener("change", (event) => {
     if (!part(event)?.matches("select")) return;
-    chosen = [...slide().querySelectorAll("select")].map((select) => select.value);
+    chosen = [...slide().querySelectorAll("select")].map(({ selectedIndex, value }) => ({ selectedIndex, value }));
     apply();
   });
   document.addEventListener("fcn:compared", () => {
     slide()
       .querySelectorAll("select")
       .forEach((select, side) => {
-        const wanted = chosen && [...select.options].some((option) => option.value === chosen[side]);
-        if (wanted) select.value = chosen[side];
+        const wanted = chosen?.[side];
+        if (wanted && select.options[wanted.selectedIndex]?.value === wanted.value) {
+          select.selectedIndex = wanted.selectedIndex;
+        }
       });
     apply();
   });

@@ -52,17 +52,15 @@
     apply();
   };
 
-  const within = (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null);
-
   const ACTIONS = {
     "fcn-zoom-in": () => zoomBy(STEP),
     "fcn-zoom-out": () => zoomBy(1 / STEP),
     "fcn-zoom-whole": reset,
   };
-  document.addEventListener("click", (event) => ACTIONS[within(event, "button")?.id]?.());
+  document.addEventListener("click", (event) => ACTIONS[fcn.within(event, "button")?.id]?.());
 
   document.addEventListener("keydown", (event) => {
-    if (!within(event, ".fcn-view") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!fcn.within(event, ".fcn-view") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "+" || event.key === "=") zoomBy(STEP);
     else if (event.key === "-") zoomBy(1 / STEP);
     else if (event.key === "0") reset();
@@ -72,7 +70,7 @@
   document.addEventListener(
     "wheel",
     (event) => {
-      const view = within(event, ".fcn-view");
+      const view = fcn.within(event, ".fcn-view");
       if (!view || !(event.ctrlKey || event.metaKey || view === document.activeElement)) return;
       event.preventDefault();
       zoomBy(2 ** (-event.deltaY / (event.deltaMode ? 10 : 300)), inPanel(view, event.clientX, event.clientY));
@@ -84,13 +82,13 @@
   const spread = ([a, b]) => (b ? Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1])) : 1);
 
   document.addEventListener("pointerdown", (event) => {
-    const view = within(event, ".fcn-view");
+    const view = fcn.within(event, ".fcn-view");
     if (!view || event.button !== 0) return;
     if (!pressed.size) dragged = 0;
     pressed.set(event.pointerId, [event.clientX, event.clientY]);
   });
   document.addEventListener("pointermove", (event) => {
-    const view = within(event, ".fcn-view");
+    const view = fcn.within(event, ".fcn-view");
     if (!view || !pressed.has(event.pointerId)) return;
     const before = [...pressed.values()];
     pressed.set(event.pointerId, [event.clientX, event.clientY]);
@@ -110,7 +108,7 @@
   document.addEventListener(
     "click",
     (event) => {
-      if (dragged > SLACK && within(event, ".fcn-view")) event.stopImmediatePropagation();
+      if (dragged > SLACK && fcn.within(event, ".fcn-view")) event.stopImmediatePropagation();
       dragged = 0;
     },
     true,

@@ -112,11 +112,16 @@ def test_a_full_queue_leaves_no_masks_of_another_picture(browser, server):
     page.set_default_timeout(PATIENCE)
     page.goto(server)
     page.wait_for_selector(".fcn-panel")
+    page.get_by_role("tab", name="Inside").click()
+    page.wait_for_selector(".fcn-stage")
     full = '{"detail": "Queue is full. Max size is 20 and size is 20."}'
     page.route("**/queue/join*", lambda route: route.fulfill(status=503, body=full, content_type="application/json"))
     upload_field = page.locator("#fcn-picture input[type=file]")
     page.click('#fcn-picture button[aria-label="Remove Image"]')
     upload_field.set_input_files(EXAMPLES / "street" / "street-3.png")
+    page.get_by_role("alert").filter(has_text="was not answered").wait_for()
+    assert page.locator(".fcn-stage").count() == 0
+    page.get_by_role("tab", name="Compare").click()
     page.get_by_role("alert").filter(has_text="was not segmented").wait_for()
     assert page.locator(".fcn-panel").count() == 0
     page.close()
@@ -281,6 +286,14 @@ def test_a_line_uncovers_one_over_the_other_by_keyboard(page):
     inner = slice(height // 10, -height // 10)
     assert flat[inner, width // 10 : width * 68 // 100].mean() > 0.9
     assert np.abs(pixels - picture)[inner, width * 72 // 100 : -width // 10].mean() < 8
+    # Nothing is drawn from a mask that is no longer there.
+    page.locator("#fcn-outlines").click()
+    right.select_option("FCN-8s")
+    page.wait_for_selector(".fcn-cut canvas", state="attached")
+    right.select_option("Picture")
+    page.locator("#fcn-outlines").click()
+    page.locator("#fcn-outlines").click()
+    assert page.locator(".fcn-slide canvas").count() == 1 and page.locator(".fcn-cut canvas").count() == 0
 
 
 def test_axe_finds_nothing_serious(browser, server):
@@ -337,9 +350,14 @@ def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
     assert page.locator(".fcn-stage:visible").get_attribute("data-step") == "4"
     assert page.locator(".fcn-stage:visible img").first.get_attribute("src") == finished
 
-    page.locator("#fcn-examples button.gallery-item").nth(1).click()
     changed = "src => document.querySelector('[data-step=\"4\"] img')?.src !== src"
+    page.get_by_label("Colours that colour-blind eyes tell apart").click()
     page.wait_for_function(changed, arg=finished)
+    recoloured = page.locator('[data-step="4"] img').first.get_attribute("src")
+    assert recoloured == page.locator(".fcn-mask").nth(2).get_attribute("src")
+
+    page.locator("#fcn-examples button.gallery-item").nth(1).click()
+    page.wait_for_function(changed, arg=recoloured)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 

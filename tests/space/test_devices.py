@@ -1,12 +1,15 @@
 """On ZeroGPU, on a GPU of one's own and on the CPU: where a request is computed."""
 
 import pickle
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from space import devices, inference
-from space.inference import Segmenter, load_kinds
+from space import devices, explain, inference
+from space.explain_ui import Explanations
+from space.inference import Kind, Segmenter, load_kinds
+from space.pictures import Examples
 from space.ui import Handlers
 
 
@@ -45,6 +48,11 @@ def test_what_handlers_take_and_give_can_travel(zero_gpu, monkeypatch, model_fol
     assert "fcn-panel" in devices.on_gpu(handlers.choose)("street", upload, True)[1]
     overlays, label_maps, summary = devices.on_gpu(handlers.answer)(upload, "street")
     assert overlays[0][0].size == label_maps[0][0].size == (40, 30) and len(summary) == 3
+    explanations = Explanations(handlers.kinds, handlers.palette)
+    assert "fcn-why" in devices.on_gpu(explanations.why)("street", upload, False, 3, 4)[0]
+    assert "fcn-inside" in devices.on_gpu(explanations.inside)("street", upload, True)
+    pictures, answers = devices.on_gpu(explanations.explain)(upload, "street", 3, 4)
+    assert pictures[0][0].size == (40, 30) and len(answers) == 3
 
 
 def test_network_and_picture_meet_on_the_device(monkeypatch, model_folders, noise_picture):
@@ -60,3 +68,17 @@ def test_network_and_picture_meet_on_the_device(monkeypatch, model_folders, nois
     monkeypatch.setattr(segmenter.processor, "post_process_semantic_segmentation", post_process)
     segmenter.segment(noise_picture(40, 30))
     assert places == ["meta"]
+
+
+def test_networks_are_explained_on_the_device(monkeypatch, model_folders, noise_picture):
+    kind = Kind("street", "Streets", (Segmenter.from_pretrained(model_folders[2]),), Examples())
+    monkeypatch.setattr(inference, "device", lambda: torch.device("meta"))
+    given = Mock()
+    monkeypatch.setattr(explain, "explain_pixel", given)
+    monkeypatch.setattr(explain, "refinement", given)
+    given.return_value.receptive_field = None
+    explain.ask(kind, noise_picture(40, 30), 3, 4)
+    assert given.call_args.args[0].device.type == "meta"
+    kind.segmenters[0].model.to_empty(device="cpu")
+    explain.look_inside(kind.segmenters[0], noise_picture(40, 30))
+    assert given.call_args.args[0].device.type == "meta"

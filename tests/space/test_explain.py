@@ -14,6 +14,7 @@ from space import explain as explaining
 from space.classifier import CLASSES, AnswerMap, answer_map, class_heat, classifier, one_answer
 from space.explain import ask, finest_fcn, look_inside
 from space.explain_panels import inside_panels, question_panels
+from space.explain_ui import whole
 from space.inference import Kind, load_segmenters
 from space.pictures import EXAMPLES, Examples, read_picture
 from tests.helpers import save_tiny
@@ -55,12 +56,20 @@ def test_explain_gives_each_networks_probabilities_field_and_a_picture(client, k
     [
         ("/explain", {"x": 480, "y": 0}, "no pixel x = 480.*480 x 360"),
         ("/explain", {"x": 0, "y": -1}, "no pixel x = 0, y = -1"),
+        ("/explain", {"x": 1.7, "y": 0}, "x and y are whole numbers.*not '1.7'"),
         ("/classify", {"class_name": "minivam"}, "no class 'minivam'.*minivan"),
     ],
 )
 def test_what_is_not_there_is_explained(client, event, given, sentence):
     with pytest.raises(AppError, match=sentence):
         client.predict(handle_file(STREET), **given, api_name=event)
+
+
+def test_only_whole_numbers_are_coordinates():
+    assert [whole(value) for value in (7, 7.0, 10**400)] == [7, 7, 10**400]
+    for value in (1.7, float("nan"), float("inf"), True, None, "7"):
+        with pytest.raises(FCNError, match="whole numbers"):
+            whole(value)
 
 
 def test_classify_gives_one_answer_and_a_map_of_answers(client):

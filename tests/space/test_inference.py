@@ -1,6 +1,7 @@
 """Models are loaded once and checked; masks come back at the picture's own size."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,21 @@ def test_two_models_of_one_stride_are_told_apart(model_folders, labels, tmp_path
     other = str(save_tiny(tmp_path / "run" / "mine", id2label=dict(enumerate(labels))))
     names = [segmenter.name for segmenter in load_segmenters([*model_folders, other])]
     assert names[:2] == ["FCN-32s", "FCN-16s"] and names[3] == "FCN-8s (run/mine)" and len(set(names)) == 4
+    namesake = shutil.copytree(other, tmp_path / "other" / "run" / "mine")
+    names = [segmenter.name for segmenter in load_segmenters([other, str(namesake)])]
+    assert names == [f"FCN-8s ({other})", f"FCN-8s ({namesake})"]
+
+
+def test_classes_of_one_name_are_refused(tmp_path):
+    folder = str(save_tiny(tmp_path / "pets", id2label={0: "cat", 1: "dog", 2: "cat"}))
+    with pytest.raises(ModelError, match="pets' has 2 classes 'cat'"):
+        load_segmenters([folder])
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    def load_model(source):
+        raise ImportError("\nSome model requires timm.\n")
+
+    monkeypatch.setattr(inference, "load_model", load_model)
+    with pytest.raises(ModelError, match="'me/fcn' needs what isn't installed: .*Some model requires timm"):
+        load_segmenters(["me/fcn"])

@@ -95,10 +95,18 @@ def test_legend_names_each_class_and_escapes_it():
 def test_the_map_of_disagreement_has_the_colours_of_its_list():
     masks = [np.zeros((6, 8), np.uint8), np.pad(np.ones((3, 8), np.uint8), ((0, 3), (0, 0)))]
     panels = [truth_panel(mask, ("road", "sky")) for mask in masks]
-    html = comparison(Image.new("RGB", (8, 6)), panels, ("road", "sky"), COLOURS[:2], disagreement(masks, ("<a>", "b")))
+    html = comparison(Image.new("RGB", (8, 6)), panels, ("road", "sky"), COLOURS[:2], disagreement(masks, ("a", "b")))
     part = html[html.index("fcn-disagreement") :]
     layer = Image.open(io.BytesIO(base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', part)[1])))
     colour = [int(channel) for channel in re.search(r'data-colour="([^"]+)"', part)[1].split(",")]
     pixels = np.asarray(layer.convert("RGBA"))
     assert (pixels[:3] == [*colour, 255]).all() and (pixels[3:, :, 3] == 0).all()
     assert "differ on 50.0 %" in part and "2 different answers <b>50.0 %" in part
+
+
+def test_networks_that_are_right_are_named_and_escaped(mask):
+    masks = [mask, 1 - mask]
+    panels = [truth_panel(mask, ("road", "sky"))]
+    found = disagreement(masks, ("<a>", "b"), mask)
+    html = comparison(Image.new("RGB", (40, 30)), panels, ("road", "sky"), COLOURS[:2], found)
+    assert "only &lt;a&gt; is right <b>100.0 %" in html and "<a>" not in html

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from space import pictures
-from space.pictures import EXAMPLES, Examples, PictureError, browser_copy, read_layers, read_picture
+from space.pictures import EXAMPLES, Examples, PictureError, browser_copy, has_several_frames, read_layers, read_picture
 from tests.helpers import REFUSED_PICTURES, picture_modes
 
 ROTATED_BY_90 = {0x0112: 6}
@@ -67,6 +67,18 @@ def test_what_is_wholly_transparent_is_told(save):
         assert read_layers(save(saved, name))[1][0, 0]
     assert read_layers(save(picture, "a.png"))[1].tolist() == [[True, False]]
     assert read_layers(save(picture.convert("RGB"), "b.png"))[1] is None
+
+
+def test_what_browsers_show_is_not_decoded_for_it(save, noise_picture, monkeypatch):
+    monkeypatch.setattr(pictures, "read_layers", lambda path: pytest.fail("decoded"))
+    assert browser_copy(save(noise_picture(20, 10), "a.jpg"), 10_000) is None
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tiff", "a.png"])
+def test_a_file_of_several_frames_is_told(save, noise_picture, name):
+    frames = [noise_picture(20, 10, seed) for seed in (1, 2)]
+    assert has_several_frames(save(frames[0], name, save_all=True, append_images=frames[1:]))
+    assert not has_several_frames(save(frames[0], name))
 
 
 @pytest.mark.parametrize("name", ["a.tiff", "a.jp2", "a.ppm"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -19,6 +20,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from benchmarks.load_page import local_answers, mixed_pictures, wrong_answers
+from fcn_hf.palettes import distinct_palette, voc_palette
 from space import ui, uploads
 from space.inference import Segmentation, Segmenter, load_segmenters
 from space.pictures import EXAMPLES, read_picture
@@ -261,6 +263,27 @@ async def given_up(stopped):
     finally:
         stopped.set()
     return await task
+
+
+@pytest.mark.parametrize("port", ["abc", "99999", "-1", "1.5"])
+def test_a_port_that_is_none_is_refused(monkeypatch, port):
+    monkeypatch.setenv("PORT", port)
+    with pytest.raises(uploads.AddressError, match=f"'{port}': set PORT"):
+        ui.address()
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [[[300, 0, 0], [0, 0, 0]], [[0.2, 0, 0], [0, 0.9, 0]], [[1, 2, 3], [1, 2, 3]], [[1, 2], [3]], ["red", "blue"], 7],
+    ids=str,
+)
+def test_colours_that_tell_no_classes_apart_are_replaced(palette):
+    def colours(palette):
+        model = SimpleNamespace(config=SimpleNamespace(num_labels=2, palette=palette))
+        return ui.own_colours(Segmenter("a", "a", ("cat", "dog"), 8, 1, model, None)).tolist()
+
+    assert colours(palette) == distinct_palette(2)
+    assert colours([[9, 8, 7], (200, 255, 0)]) == [[9, 8, 7], [200, 255, 0]] and colours(None) == voc_palette(2)
 
 
 def test_missing_model_ends_with_one_clear_line(tmp_path):
