@@ -181,12 +181,15 @@ def explain_tabs(
     distinct: gr.Checkbox,
     pixel: tuple[int, int],
     networks: dict[str, Any],
-) -> None:
+) -> tuple[gr.Number, gr.Number]:
     """The explaining tabs, to be called inside `gr.Tabs`, about the page's kind and picture, in its colours.
 
     Args:
         pixel: x and y of the first question.
         networks: settings of all events that make networks work.
+
+    Returns:
+        The fields of x and y.
     """
     hidden: dict[str, Any] = {
         "preprocess": False,
@@ -196,7 +199,7 @@ def explain_tabs(
     }
     recoloured = ["fcn-refresh", "fcn-recolour"]
 
-    with gr.Tab("Why this pixel?", elem_classes="fcn-tab") as why_tab:
+    with gr.Tab("Why this pixel?", id="why", elem_classes="fcn-tab") as why_tab:
         gr.HTML(page_text("why.html"), apply_default_css=False)
         with gr.Row(elem_id="fcn-ask"):
             x = gr.Number(pixel[0], label="x, pixels from the left", precision=0, elem_id="fcn-x", min_width=120)
@@ -212,7 +215,7 @@ def explain_tabs(
         **hidden,
     )
 
-    with gr.Tab("Inside", elem_classes="fcn-tab") as inside_tab:
+    with gr.Tab("Inside", id="inside", elem_classes="fcn-tab") as inside_tab:
         gr.HTML(page_text("inside.html"), apply_default_css=False)
         again = gr.Button("Look again", visible="hidden", elem_classes=recoloured)
         inside = gr.HTML(apply_default_css=False)
@@ -224,7 +227,7 @@ def explain_tabs(
         **hidden,
     )
 
-    with gr.Tab("From classifier to FCN", elem_classes="fcn-tab") as classifier_tab:
+    with gr.Tab("From classifier to FCN", id="classifier", elem_classes="fcn-tab") as classifier_tab:
         gr.HTML(page_text("classifier.html"), apply_default_css=False)
         again = gr.Button("Classify again", visible="hidden", elem_classes="fcn-refresh")
         with gr.Row():
@@ -256,6 +259,7 @@ def explain_tabs(
         (mapped, [class_map]),
     ):
         say_on_failure(event, NOT_ANSWERED, outputs)
+    return x, y
 
 
 def explain_api(handlers: Explanations, kinds: list[tuple[str, str]], networks: dict[str, Any]) -> None:

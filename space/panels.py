@@ -81,6 +81,8 @@ def comparison(
     labels: Sequence[str],
     colours: np.ndarray,
     disagreement: Disagreement | None = None,
+    kind: str = "",
+    example: int | None = None,
 ) -> str:
     """All of it: legend, panels, one over the other, disagreement, shares.
 
@@ -90,6 +92,8 @@ def comparison(
         labels: class names in id order.
         colours: (len(labels), 3) uint8.
         disagreement: of the networks.
+        kind: name of the kind of picture.
+        example: which of its examples the picture is, counted from 1; None for a picture of the visitor's own.
     """
     shown = shrink(picture, DISPLAY_SIDE)
     photo = data_uri(shown, "JPEG", quality=90)
@@ -106,7 +110,8 @@ def comparison(
     # The digests tell the browser whether this is another comparison, and of another picture.
     return (
         f'<section class="fcn-results" aria-label="Comparison" data-comparison="{_digest(photo + content)}" '
-        f'data-picture="{_digest(photo)}" data-width="{picture.width}" data-height="{picture.height}" '
+        f'data-picture="{_digest(photo)}" data-kind="{escape(kind)}" data-example="{example or ""}" '
+        f'data-width="{picture.width}" data-height="{picture.height}" '
         f'style="--photo:url({photo});--aspect:{picture.width}/{picture.height};--columns:{len(panels)}">'
         f"{content}</section>"
     )

@@ -135,6 +135,11 @@ class Examples:
     def __contains__(self, picture: Image.Image) -> bool:
         return _digest(picture) in self.label_files
 
+    def number(self, picture: Image.Image) -> int | None:
+        """Which of the examples a picture is, counted from 1; None for any other."""
+        digests = list(self.label_files)
+        return digests.index(digest) + 1 if (digest := _digest(picture)) in digests else None
+
     def truth(self, picture: Image.Image, labels: tuple[str, ...]) -> np.ndarray | None:
         """Label map (H, W) uint8 of an example picture; None for another picture, or for models with other classes."""
         if labels != self.labels or (path := self.label_files.get(_digest(picture))) is None:

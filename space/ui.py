@@ -18,6 +18,7 @@ from space.disagreement import disagreement
 from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
 from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
 from space.layout import page_text, say_on_failure
+from space.links import Opening
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, browser_copy, has_several_frames, read_picture
 from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, AddressError, NothingFetched, UploadsOnly, limited
@@ -25,7 +26,7 @@ from space.waiting import AttendedQueue
 
 STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
 
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js")
+SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js", "link.js")
 """The first one has what they share."""
 
 DEFAULT_OPACITY = 60
@@ -107,7 +108,8 @@ class Handlers:
         if result.truth is not None:
             panels.append(truth_panel(result.truth, labels))
         found = disagreement(masks, names, result.truth)
-        return comparison(result.picture, panels, labels, self.palette(name, distinct), found)
+        number = kind.examples.number(result.picture)
+        return comparison(result.picture, panels, labels, self.palette(name, distinct), found, name, number)
 
     def gallery(self, name: str) -> gr.Dataset:
         """The examples of a kind of picture."""
@@ -128,6 +130,15 @@ class Handlers:
         if not isinstance(index, int) or index not in range(len(paths)):
             raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False)
         return str(paths[index])
+
+    def reopen(self, request: gr.Request) -> list[Any]:
+        """Kind, its examples, picture, x and y, as the page's address asks for them."""
+        opening = Opening.from_query(request.query_params, self.kinds)
+        if opening is None:
+            return [gr.skip()] * 5
+        path = str(opening.path) if opening.path else None
+        x, y = opening.pixel or (gr.skip(), gr.skip())
+        return [opening.kind, self.gallery(opening.kind), path, x, y]
 
     def is_example(self, path: str) -> bool:
         try:
@@ -264,12 +275,12 @@ def build() -> gr.Blocks:
         networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
         explanations = Explanations(handlers.kinds, handlers.palette)
         with gr.Tabs(overflow_behavior="wrap"):
-            with gr.Tab("Compare"):
+            with gr.Tab("Compare", id="compare"):
                 gr.HTML(page_text("tools.html"), apply_default_css=False)
                 results = gr.HTML(
                     handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
                 )
-            explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), networks)
+            x, y = explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), networks)
         gr.HTML(page_text("explanation.html"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
@@ -284,10 +295,11 @@ def build() -> gr.Blocks:
             **networks,
         }
         shown = picture.change(limited(on_gpu(handlers.show_upload)), **comparing)
-        chosen = kind.change(limited(on_gpu(handlers.choose)), **comparing)
+        # By `input`, as a kind that a link asks for comes with its picture.
+        chosen = kind.input(limited(on_gpu(handlers.choose)), **comparing)
         recoloured = distinct.input(limited(on_gpu(handlers.show_upload)), **comparing)
         # Past the queue, so that a full one leaves no examples of another kind.
-        kind.change(handlers.gallery, kind, gallery, queue=False, api_visibility="private")
+        kind.input(handlers.gallery, kind, gallery, queue=False, api_visibility="private")
         for event, refresh in ((shown, REFRESH), (chosen, REFRESH), (recoloured, RECOLOUR)):
             # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
             # failure.
@@ -302,6 +314,10 @@ def build() -> gr.Blocks:
             api_visibility="private",
         )
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
+        reopened = page.load(
+            handlers.reopen, None, [kind, gallery, picture, x, y], queue=False, api_visibility="private"
+        )
+        reopened.success(None, None, None, js="() => { fcn.reopen(); }", api_visibility="private")
 
         with gr.Group(visible=False):
             gr.Button().click(

@@ -68,11 +68,13 @@
     document.querySelectorAll(".fcn-plane").forEach(draw);
   }
 
-  function pin(name) {
-    pinned = name;
-    buttons().forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.name === name)));
-    show(name);
-  }
+  // Keeps one class in the light, if the legend has it; null keeps none.
+  fcn.pin = (name) => {
+    pinned = name !== null && buttonOf(name) ? name : null;
+    buttons().forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.name === pinned)));
+    show(pinned);
+  };
+  fcn.pinned = () => pinned;
 
   for (const [begin, end] of [
     ["pointerover", "pointerout"],
@@ -88,7 +90,7 @@
   }
   document.addEventListener("click", (event) => {
     const name = fcn.within(event, ".fcn-class")?.dataset.name;
-    if (name !== undefined) pin(pinned === name ? null : name);
+    if (name !== undefined) fcn.pin(pinned === name ? null : name);
     const outlines = fcn.within(event, "#fcn-outlines");
     if (outlines) {
       outlined = !outlined;
@@ -97,7 +99,7 @@
     }
   });
   // A class that the new legend lacks can't stay: nothing would show that it is chosen.
-  document.addEventListener("fcn:compared", () => pin(pinned !== null && buttonOf(pinned) ? pinned : null));
+  document.addEventListener("fcn:compared", () => fcn.pin(pinned));
   // Load events don't bubble. What an image held before is no longer its layer.
   document.addEventListener(
     "load",

@@ -1,6 +1,7 @@
 // Everything in these scripts acts on what is already in the page; nothing is asked of the server.
 
-// What the scripts share; and `fcn.layer(image)` in masks.js, `fcn.placeOf(...)` and `fcn.reveal(...)` in zoom.js.
+// What the scripts share; and `fcn.layer(image)`, `fcn.pin(name)` and `fcn.pinned()` in masks.js, `fcn.placeOf(...)` and
+// `fcn.reveal(...)` in zoom.js, `fcn.keep(point)` and `fcn.kept()` in probe.js, `fcn.reopen()` in link.js.
 const fcn = {
   // The innermost element of this kind in which an event took place, or null.
   within: (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null),

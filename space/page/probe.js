@@ -32,14 +32,15 @@
   }
 
   // What is kept is also said, on the screen and to screen readers: each panel's answer.
-  function keep(point) {
+  fcn.keep = (point) => {
     kept = point;
     show(point);
     const answers = [...document.querySelectorAll(".fcn-panel")].map(
       (panel) => `${panel.querySelector("strong").textContent}: ${answer(panel.querySelector(".fcn-view"), point ?? [0, 0])}`,
     );
     section().querySelector(".fcn-said").textContent = point ? `x ${point[0]}, y ${point[1]} · ${answers.join(" · ")}` : "";
-  }
+  };
+  fcn.kept = () => kept;
 
   function pixelAt(view, event) {
     const sides = size();
@@ -55,14 +56,14 @@
   });
   document.addEventListener("click", (event) => {
     const view = fcn.within(event, ".fcn-results .fcn-view");
-    if (view) keep(pixelAt(view, event));
+    if (view) fcn.keep(pixelAt(view, event));
   });
 
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   document.addEventListener("keydown", (event) => {
     const view = fcn.within(event, ".fcn-results .fcn-view");
     if (!view || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape") keep(null);
+    if (event.key === "Escape") fcn.keep(null);
     const arrow = ARROWS[event.key];
     if (!arrow) return;
     event.preventDefault();
@@ -70,12 +71,12 @@
     const step = event.shiftKey ? 1 : Math.max(1, Math.round(Math.max(...sides) / 50));
     const from = kept ?? sides.map((side) => Math.floor(side / 2));
     const to = kept ? from.map((at, axis) => at + step * arrow[axis]) : from;
-    keep(to.map((at, axis) => Math.min(sides[axis] - 1, Math.max(0, at))));
+    fcn.keep(to.map((at, axis) => Math.min(sides[axis] - 1, Math.max(0, at))));
     fcn.reveal(kept.map((at, axis) => (at + 0.5) / sides[axis]));
   });
   document.addEventListener("fcn:compared", (event) => {
     if (event.detail.another) kept = null;
   });
   // The same picture in other colours: what is kept is said again once they are there. Load events don't bubble.
-  document.addEventListener("load", (event) => kept && fcn.within(event, ".fcn-panel .fcn-mask") && keep(kept), true);
+  document.addEventListener("load", (event) => kept && fcn.within(event, ".fcn-panel .fcn-mask") && fcn.keep(kept), true);
 })();

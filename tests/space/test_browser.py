@@ -266,6 +266,69 @@ def test_the_filter_the_outlines_and_the_colours_last_as_they_look(page):
     assert chosen.get_attribute("data-colour") == ",".join(map(str, distinct_palette(index + 1)[index])) != colour
 
 
+def test_a_link_reopens_example_class_pixel_and_tab(browser, server):
+    """In another window, without a click; what a link asks for and there isn't changes nothing."""
+    problems = []
+
+    def opened(address):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector(".fcn-panel")
+        return page
+
+    def copied(page):
+        page.evaluate("() => { document.querySelector('#fcn-link-said').textContent = ''; }")
+        page.click("#fcn-link")
+        page.locator("#fcn-link-said").filter(has_text="link").wait_for()
+        return page.locator("#fcn-link-said").inner_text()
+
+    page = opened(f"{server}/?__theme=dark")
+    assert page.url == f"{server}/?__theme=dark"
+    before = first_mask(page)
+    page.locator("#fcn-examples button.gallery-item").nth(1).click()
+    page.wait_for_function("before => document.querySelector('.fcn-mask')?.src !== before", arg=before)
+    page.locator('.fcn-class[data-name="road"]').click()
+    view = page.locator(".fcn-view").first
+    for key in ("ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown"):
+        view.press(key)
+    said, mask = page.locator(".fcn-said").inner_text(), first_mask(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    assert "Copied" in copied(page)
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == f"{server}/?kind=models&example=2&x=240&y=182&class=road"
+    # Where the clipboard can't be written, the link is there to be copied.
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()); }")
+    assert "by hand" in copied(page)
+    selected = "(field) => field.value.slice(field.selectionStart, field.selectionEnd)"
+    assert page.locator("#fcn-link-address").evaluate(selected) == link
+    assert page.url == f"{link}&__theme=dark"
+    upload(page, EXAMPLES / "everyday" / "2-cat.jpg")
+    page.wait_for_selector(".fcn-panel")
+    assert "not your own picture" in copied(page)
+    assert page.locator("#fcn-link-address").input_value() == f"{server}/?kind=models&class=road"
+    page.close()
+
+    page = opened(link)
+    page.wait_for_function("said => document.querySelector('.fcn-said')?.textContent === said", arg=said)
+    assert first_mask(page) == mask
+    assert page.locator(".fcn-class[aria-pressed=true]").all_inner_texts() == ["road"]
+    assert page.locator(".fcn-panel canvas").count() == 4
+    page.close()
+
+    page = opened(f"{server}/?example=3&x=17&y=23&tab=why")
+    page.wait_for_function("document.querySelector('.fcn-why img')?.alt.includes('x 17, y 23 ')")
+    page.close()
+
+    page = opened(f"{server}/?x=NaN&y=1&class=%3Cscript%3E&tab=none&example=1&kind=a&kind=b")
+    page.wait_for_load_state("networkidle")
+    assert first_mask(page) == before and page.locator(".fcn-said").inner_text() == ""
+    assert page.locator(".fcn-class[aria-pressed=true], .fcn-panel canvas").count() == 0
+    page.close()
+    assert problems == []
+
+
 def test_a_line_uncovers_one_over_the_other_by_keyboard(page):
     page.locator("#fcn-opacity input[type=range]").fill("100")
     page.wait_for_function("+getComputedStyle(document.querySelector('.fcn-mask')).opacity === 1")
