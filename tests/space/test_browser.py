@@ -359,17 +359,34 @@ def test_a_line_uncovers_one_over_the_other_by_keyboard(page):
     assert page.locator(".fcn-slide canvas").count() == 1 and page.locator(".fcn-cut canvas").count() == 0
 
 
-def test_axe_finds_nothing_serious(browser, server):
+def test_axe_finds_nothing_serious_in_any_tab_light_or_dark_on_phone_or_laptop(browser, server):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    for width, theme in ((390, "light"), (1280, "dark")):
-        page = browser.new_page(viewport={"width": width, "height": 844}, reduced_motion="reduce")
-        page.set_default_timeout(PATIENCE)
-        page.goto(f"{server}/?__theme={theme}")
-        page.wait_for_selector(".fcn-panel")
-        page.wait_for_selector("#fcn-examples [aria-label]")
-        found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in SERIOUS] == []
-        page.close()
+    page = browser.new_page(reduced_motion="reduce")
+    page.set_default_timeout(PATIENCE)
+    page.goto(server)
+    page.wait_for_selector("#fcn-examples [aria-label]")
+    shown = {
+        "Compare": ".fcn-panel",
+        "Why this pixel?": ".fcn-why",
+        "Inside": ".fcn-stage",
+        "From classifier to FCN": ".fcn-map, .fcn-error",
+    }
+    assert page.get_by_role("tab").all_inner_texts() == list(shown)
+    found = []
+    for tab, selector in shown.items():
+        page.get_by_role("tab", name=tab).click()
+        page.locator(selector).first.wait_for()
+        # What surrounds the tabs is the same for all.
+        part = None if tab == "Compare" else "[role=tabpanel]"
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            for dark in (False, True):
+                page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+                violations = axe.run(page, part, {"resultTypes": ["violations"]}).response["violations"]
+                serious = [each for each in violations if each["impact"] in SERIOUS]
+                found += [(tab, width, dark, each["id"], each["nodes"][0]["html"]) for each in serious]
+    page.close()
+    assert found == []
 
 
 def test_label_maps_can_be_downloaded(page, tmp_path):
