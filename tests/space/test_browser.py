@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fcn_hf.palettes import distinct_palette
-from space.inference import load_segmenters
+from space.kinds import load_segmenters
 from space.pictures import EXAMPLES, read_picture
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from space import inference
-from space.inference import KINDS, Kind, ModelError, compare, load_kinds, load_segmenters, mean_iou, model_ids, shares
+from space.comparison import compare
+from space.inference import ModelError, mean_iou, shares
+from space.kinds import KINDS, Kind, load_kinds, load_segmenters, model_ids
 from space.pictures import Examples, read_picture
 from tests.helpers import save_tiny
 

@@ -22,7 +22,8 @@ from PIL import Image
 from benchmarks.load_page import local_answers, mixed_pictures, wrong_answers
 from fcn_hf.palettes import distinct_palette, voc_palette
 from space import ui, uploads
-from space.inference import Segmentation, Segmenter, load_segmenters
+from space.inference import Segmentation, Segmenter
+from space.kinds import load_segmenters, own_colours
 from space.pictures import EXAMPLES, read_picture
 from tests.helpers import free_port
 from tests.space.visitors import call, send, trigger
@@ -280,7 +281,7 @@ def test_a_port_that_is_none_is_refused(monkeypatch, port):
 def test_colours_that_tell_no_classes_apart_are_replaced(palette):
     def colours(palette):
         model = SimpleNamespace(config=SimpleNamespace(num_labels=2, palette=palette))
-        return ui.own_colours(Segmenter("a", "a", ("cat", "dog"), 8, 1, model, None)).tolist()
+        return own_colours(Segmenter("a", "a", ("cat", "dog"), 8, 1, model, None)).tolist()
 
     assert colours(palette) == distinct_palette(2)
     assert colours([[9, 8, 7], (200, 255, 0)]) == [[9, 8, 7], [200, 255, 0]] and colours(None) == voc_palette(2)
