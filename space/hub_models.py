@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class HubModel:
     repo_id: str
     commit: str
     files: tuple[str, ...]
-    weight_bytes: int
+    weight_bytes: float
 
 
 def find(repo_id: str, token: bool | None) -> HubModel:
@@ -71,7 +72,8 @@ def find(repo_id: str, token: bool | None) -> HubModel:
     """
     with _explained(repo_id):
         about = HfApi(token=token).model_info(repo_id, files_metadata=True, timeout=HUB_SECONDS)
-    sizes = {file.rfilename: file.size for file in about.siblings or []}
+    # A file whose size isn't told is taken for one that is too large.
+    sizes = {file.rfilename: inf if file.size is None else file.size for file in about.siblings or []}
     weights = [name for name in sizes if WEIGHTS.fullmatch(name)]
     if not weights:
         raise ModelError(
@@ -81,11 +83,9 @@ def find(repo_id: str, token: bool | None) -> HubModel:
     if lacking:
         raise ModelError(f"'{repo_id}' has no {lacking[0]}, so it is no model of transformers for pictures.")
     files = [CONFIG, PROCESSOR, *([INDEX] if INDEX in sizes else []), *weights]
-    if any(sizes[name] is None for name in files):
-        raise ModelError(f"the Hub doesn't say how large the files of '{repo_id}' are, so they aren't loaded.")
     if any(sizes[name] > MAX_JSON_BYTES for name in files if name.endswith(".json")):
         raise ModelError(f"the configuration of '{repo_id}' is larger than {MAX_JSON_BYTES >> 20} MB.")
-    return HubModel(repo_id, about.sha, tuple(files), sum(sizes[name] for name in weights))
+    return HubModel(repo_id, str(about.sha), tuple(files), sum(sizes[name] for name in weights))
 
 
 def download(model: HubModel, folder: Path | None, token: bool | None) -> Path:
@@ -133,10 +133,7 @@ def bounded(folder: Path, name: str) -> Iterator[None]:
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
             for key in weights.keys():
-                size = 1
-                for side in weights.get_slice(key).get_shape():
-                    size *= side
-                numbers, tensors = numbers + size, tensors + 1
+                numbers, tensors = numbers + prod(weights.get_slice(key).get_shape()), tensors + 1
     # Some numbers are registered more than once, or not saved; and most layers have no numbers.
     left = {"numbers": 4 * numbers + 2**20, "layers": 20 * tensors + 1000}
     here = threading.get_ident()
@@ -162,9 +159,7 @@ def bounded(folder: Path, name: str) -> Iterator[None]:
 def _check(folder: Path, model: HubModel) -> None:
     config, processor = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CONFIG, PROCESSOR))
     if not isinstance(config, dict) or config.get("model_type") not in KNOWN_TYPES:
-        raise ModelError(
-            f"'{model.repo_id}' isn't a model for semantic segmentation that transformers or fcn-hf knows."
-        )
+        raise ModelError(f"'{model.repo_id}' isn't a semantic segmentation model that transformers or fcn-hf knows.")
     for values, bound in ((config, LARGEST_NUMBER), (processor, LARGEST_SIDE)):
         _check_values(values, bound, model.repo_id)
     if INDEX in model.files:

@@ -13,11 +13,12 @@ from space.panels import message
 from space.typed_models import MAX_TEXT, TITLE, TypedModels
 from space.uploads import limited
 
-NOT_LOADED = "The models were not loaded, as the notice says: please ask again."
+NOT_LOADED = "These models were not loaded, as the notice says; the choice above stays as it was."
 
 
-def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str, str]]) -> None:
-    """The field, closed at first, to be called inside the page's blocks.
+def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str, str]]) -> Any:
+    """The field, closed at first, to be called inside the page's blocks; returns the event that loads, which fails
+    where nothing was loaded.
 
     Args:
         typed: loads the models.
@@ -29,7 +30,7 @@ def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str
         try:
             loaded = typed.kind(text)
         except FCNError as error:
-            return gr.skip(), message(str(error), "error")
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
         update = gr.Radio([*choices, (TITLE, loaded.name)], value=loaded.name, visible=True)
         return update, message(f"Loaded: {', '.join(map(_described, loaded.segmenters))}.")
 
@@ -57,6 +58,7 @@ def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str
         api_visibility="private",
     )
     say_on_failure(event, NOT_LOADED, [said])
+    return event
 
 
 def _described(segmenter: Segmenter) -> str:

@@ -23,8 +23,8 @@ UNLABELLED = 255
 """Id in an 8-bit label map that is no class; so a model has at most as many classes."""
 
 EXPECTED_TRUTH = (
-    "Expected is a PNG of 8 bits a pixel, or with a palette, of the picture’s own size, whose pixel values are the ids of "
-    f"the classes, or {UNLABELLED} where nothing is known."
+    "Expected is a PNG of 8 bits a pixel, or with a palette, of the picture’s own size, whose pixel values are the ids "
+    f"of the classes, or {UNLABELLED} where nothing is known."
 )
 
 BROWSER_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "MPO", "PNG", "WEBP")

@@ -100,7 +100,7 @@ class Handlers:
 
         For a picture that browsers can't show, the field gets a copy that they can; that change is the next event.
         """
-        path = upload["path"] if upload else None
+        path = path_of(upload)
         if path and has_several_frames(path):
             gr.Info(SEVERAL_FRAMES)
         try:
@@ -112,7 +112,7 @@ class Handlers:
 
     def show_again(self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None) -> str:
         """The comparison of a picture that is there already, in other colours or with another truth."""
-        return self.show(name, upload and upload["path"], distinct, truth and truth["path"])
+        return self.show(name, path_of(upload), distinct, path_of(truth))
 
     def show(self, name: str, path: str | None, distinct: bool = False, truth: str | None = None) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it; `distinct` asks for the
@@ -150,7 +150,7 @@ class Handlers:
         paths = self._examples(name)
         if paths and (upload is None or self.is_example(upload["path"])):
             return str(paths[0]), gr.skip(), without(truth)
-        return gr.skip(), self.show(name, upload["path"] if upload else None, distinct), without(truth)
+        return gr.skip(), self.show(name, path_of(upload), distinct), without(truth)
 
     def example(self, name: str, index: int) -> str:
         """The path of one of a kind's examples."""
@@ -184,7 +184,7 @@ class Handlers:
             raise gr.Error(NOT_UPLOADED, print_exception=False)
         try:
             networks = self.kind(kind)
-            result = compare(networks, image["path"], truth and truth["path"])
+            result = compare(networks, image["path"], path_of(truth))
         except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
         segmenters, colours = networks.segmenters, networks.palette()
@@ -192,6 +192,11 @@ class Handlers:
         overlays = [(overlay(result.picture, r.mask, colours, API_OPACITY), s.name) for s, r in named]
         label_maps = [(label_picture(r.mask, colours), s.name) for s, r in named]
         return overlays, label_maps, summary(segmenters, result)
+
+
+def path_of(upload: dict[str, Any] | None) -> str | None:
+    """Where an uploaded file is; `upload` is Gradio's file data, or None."""
+    return upload["path"] if upload else None
 
 
 def without(truth: dict[str, Any] | None) -> Any:
@@ -250,8 +255,9 @@ def build() -> gr.Blocks:
             visible=len(kinds) > 1,
             elem_id="fcn-kind",
         )
+        chosen_by = [kind.input]
         if handlers.typed:
-            models_accordion(handlers.typed, kind, choices)
+            chosen_by.append(models_accordion(handlers.typed, kind, choices).success)
         with gr.Row(elem_id="fcn-controls"):
             picture = gr.Image(
                 value=first,
@@ -326,13 +332,14 @@ def build() -> gr.Blocks:
         # A truth is of one picture and one list of classes, so it goes with them.
         fields = [picture, results, truth]
         shown = picture.change(limited(on_gpu(handlers.show_upload)), outputs=fields, **comparing)
-        chosen = kind.change(limited(on_gpu(handlers.choose)), outputs=fields, **comparing)
+        chosen = [trigger(limited(on_gpu(handlers.choose)), outputs=fields, **comparing) for trigger in chosen_by]
         again = [distinct.input, truth.upload, truth.clear]
         recoloured = gr.on(again, limited(on_gpu(handlers.show_again)), outputs=results, **comparing)
         # Past the queue, so that a full one leaves no examples of another kind.
         past: dict[str, Any] = {"preprocess": False, "queue": False, "api_visibility": "private"}
-        kind.change(handlers.gallery, kind, gallery, **past)
-        for event, refresh in ((shown, REFRESH), (chosen, REFRESH), (recoloured, RECOLOUR)):
+        for trigger in chosen_by:
+            trigger(handlers.gallery, kind, gallery, **past)
+        for event, refresh in (*((each, REFRESH) for each in (shown, *chosen)), (recoloured, RECOLOUR)):
             # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
             # failure.
             say_on_failure(event, NOT_SHOWN, [results])
