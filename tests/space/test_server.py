@@ -48,7 +48,7 @@ def test_the_endpoints_are_typed(client):
     }
     kind = {"kind": "Literal['models']"}
     assert set(inputs) == {"/compare", "/explain", "/classify"}
-    assert inputs["/compare"] == {"image": "filepath", **kind}
+    assert inputs["/compare"] == {"image": "filepath", **kind, "truth": "filepath"}
     assert inputs["/explain"] == {"image": "filepath", **kind, "x": "int", "y": "int"}
     assert inputs["/classify"] == {"image": "filepath", "class_name": "str"}
 
@@ -166,6 +166,37 @@ def test_a_number_out_of_range_is_answered_with_a_sentence(server, value):
         if [ids["fcn-examples"], "click"] in event["targets"] and value is not True:
             success, output = trigger(server, {"fn_index": event["id"], "data": ["models", value]})
             assert not success and re.search("There is no example|Please send a picture", output["error"])
+
+
+def test_typed_models_are_a_kind_to_those_who_have_no_session(client, model_folders, pets, labels):
+    kind = f"{model_folders[2]}, {pets}"
+    _, label_maps, summary = client.predict(handle_file(STREET), kind, api_name="/compare")
+    networks = load_segmenters((model_folders[2], pets))
+    for network, label_map, entry in zip(networks, label_maps, summary, strict=True):
+        assert list(entry["shares"]) == [*labels, "cat", "dog"] and entry["mean_iou"] is None
+        assert np.array_equal(Image.open(label_map["image"]), network.segment(read_picture(STREET)).mask)
+    _, answers = client.predict(handle_file(STREET), kind, 240, 180, api_name="/explain")
+    assert list(answers[1]["probabilities"]) == ["cat", labels[3], "dog"]
+    for api_name, more in (("/compare", ()), ("/explain", (0, 0))):
+        with pytest.raises(AppError, match="no model './nowhere': expected is owner/name"):
+            client.predict(handle_file(STREET), "./nowhere", *more, api_name=api_name)
+
+
+def test_a_truth_is_scored_and_a_wrong_one_is_a_sentence(client, noise_picture, labels, tmp_path):
+    noise_picture(50, 40).save(tmp_path / "a.png")
+    _, label_maps, _ = ask(client, tmp_path / "a.png")
+    for each, label_map in zip((32, 16, 8), label_maps, strict=True):
+        shutil.copy(label_map["image"], tmp_path / f"{each}.png")
+    truth = handle_file(tmp_path / "8.png")
+    scores = [
+        entry["mean_iou"]
+        for entry in client.predict(handle_file(tmp_path / "a.png"), truth=truth, api_name="/compare")[2]
+    ]
+    assert scores[2] == 1 and max(scores[:2]) < 1
+    with pytest.raises(AppError, match="50 x 40 pixels and the picture 480 x 360.*Expected is a PNG"):
+        client.predict(handle_file(STREET), truth=truth, api_name="/compare")
+    with pytest.raises(AppError, match="Please send a picture"):
+        client.predict(handle_file(STREET), truth={"path": str(STREET), "meta": META}, api_name="/compare")
 
 
 def test_no_address_is_fetched(server):

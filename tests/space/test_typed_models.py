@@ -16,17 +16,15 @@ from space.inference import ModelError, Segmenter, mean_iou
 from space.kinds import Kind, load_segmenters, own_colours, side_by_side
 from space.pictures import Examples
 from space.typed_models import TypedModels, are_allowed, is_home
-from tests.helpers import save_tiny
 from tests.hub_server import Commit
 
 ID = "org/fcn-pets"
-
-
-@pytest.fixture(scope="module")
-def pets(tmp_path_factory, labels) -> str:
-    """The folder of a network that knows a class of the streets, and two others around it."""
-    classes = {0: "cat", 1: labels[3], 2: "dog"}
-    return str(save_tiny(tmp_path_factory.mktemp("pets") / "fcn-pets", prediction_stride=16, id2label=classes))
+MANY_LAYERS = {
+    "model_type": "segformer",
+    "depths": [60_000, 1, 1, 1],
+    "hidden_sizes": [8] * 4,
+    "num_attention_heads": [1] * 4,
+}
 
 
 @pytest.fixture
@@ -167,7 +165,7 @@ def test_a_private_repo_is_for_this_machine_alone(published):
         ("config.json", {"backbone_config": {"backbone": "local-dir:x"}}, "refers to 'local-dir:x'"),
         ("config.json", {"hidden_size": 10**9}, "'hidden_size' = 1000000000, more than 65536"),
         ("config.json", {"hidden_size": 60_000}, "larger network than its weights are for"),
-        ("config.json", {"depths": [9_999] * 5}, "larger network than its weights are for"),
+        ("config.json", MANY_LAYERS, "larger network than its weights are for"),
         ("preprocessor_config.json", {"size": {"height": 9_999, "width": 8}}, "'height' = 9999, more than 2560"),
         ("model.safetensors", b"x" * 64, "can't be read|No model could be loaded"),
         (
