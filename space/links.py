@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from space.inference import Kind
+from space.kinds import Kind
 from space.pictures import read_picture
 
 

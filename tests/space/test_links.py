@@ -3,7 +3,7 @@
 import pytest
 from starlette.datastructures import QueryParams
 
-from space.inference import Kind
+from space.kinds import Kind
 from space.links import Opening
 from space.pictures import Examples
 
