@@ -3,7 +3,8 @@
 import sys
 
 from fcn_hf.errors import FCNError
-from space.ui import address, build, launch
+from space.serving import address, launch
+from space.ui import build
 from space.uploads import own_folder
 
 if __name__ == "__main__":

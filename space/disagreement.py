@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from space.pictures import UNLABELLED
+from space.texts import ENGLISH, Language
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Disagreement:
 
 
 def disagreement(
-    masks: Sequence[np.ndarray], networks: Sequence[str], truth: np.ndarray | None = None
+    masks: Sequence[np.ndarray],
+    networks: Sequence[str],
+    truth: np.ndarray | None = None,
+    language: Language = ENGLISH,
 ) -> Disagreement | None:
     """Compare the masks of one picture with each other, and with the truth where it is known.
 
@@ -41,6 +45,7 @@ def disagreement(
         masks: one per network, class ids of shape (H, W).
         networks: their names.
         truth: class ids of the same shape, `UNLABELLED` where nothing is known.
+        language: of names, title and agreement.
 
     Returns:
         None if there is nothing to compare: one mask and no truth.
@@ -54,14 +59,15 @@ def disagreement(
         # One bit for each network, set where it is right.
         bits = np.arange(len(stack), dtype=np.uint8)[:, None, None]
         groups = ((stack == truth).astype(np.uint8) << bits).sum(axis=0, dtype=np.uint8)
-        names = tuple(_right_name(group, networks) for group in range(2 ** len(stack) - 1))
-        known, title = truth != UNLABELLED, "Who is right" if len(stack) > 1 else "Where it is right"
-        agreement = f"{'all are right' if len(stack) > 1 else 'right'}, or unlabelled"
+        names = tuple(_right_name(group, networks, language) for group in range(2 ** len(stack) - 1))
+        known, title = truth != UNLABELLED, language("who_is_right" if len(stack) > 1 else "where_right")
+        agreement = language("all_right" if len(stack) > 1 else "it_is_right")
     elif len(stack) > 1:
         # Where all agree that is -1: beyond the names.
         groups = answers - np.uint8(2)
-        names = tuple(f"{count} different answers" for count in range(2, len(stack) + 1))
-        known, title, agreement = np.ones_like(answers, dtype=bool), "Where they disagree", "all agree"
+        names = tuple(language("answers_differ", count=count) for count in range(2, len(stack) + 1))
+        known = np.ones_like(answers, dtype=bool)
+        title, agreement = language("where_differ"), language("all_agree")
     else:
         return None
     groups = np.where(known & (groups < len(names)), groups, np.uint8(UNLABELLED))
@@ -76,8 +82,8 @@ def disagreement(
     )
 
 
-def _right_name(code: int, networks: Sequence[str]) -> str:
+def _right_name(code: int, networks: Sequence[str], language: Language) -> str:
     right = [name for index, name in enumerate(networks) if code >> index & 1]
     if not right:
-        return "none is right" if len(networks) > 1 else "wrong"
-    return f"only {' and '.join(right)} {'is' if len(right) == 1 else 'are'} right"
+        return language("none_right" if len(networks) > 1 else "wrong")
+    return language("one_right" if len(right) == 1 else "several_right", names=language("and").join(right))

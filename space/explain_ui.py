@@ -16,14 +16,11 @@ from space.devices import on_gpu
 from space.explain import NetworkExplanation, ask, finest_fcn, heat_picture, look_inside
 from space.explain_panels import answer_panel, inside_panels, map_panel, question_panels, times_panel
 from space.kinds import Kind
-from space.layout import page_text, say_on_failure
+from space.layout import I18N, say_on_failure
 from space.panels import message
 from space.pictures import read_picture
+from space.texts import LANGUAGES
 from space.uploads import NOT_UPLOADED, limited
-
-HINT = "Choose a picture above, and this tab answers about it."
-NOT_ANSWERED = "This was not answered, as the notice says (perhaps too many waited): please ask again."
-NO_FCN = "None of these models is an FCN, whose steps could be shown."
 
 REFRESH = "() => { window.fcnRefresh('.fcn-refresh'); }"
 """What the browser does when the picture is another one: the tab that is seen, if it is one of these, asks again."""
@@ -42,34 +39,37 @@ class Explanations:
     def __init__(self, kind: Callable[[str], Kind]):
         self.kind = kind
 
-    def why(self, name: str, upload: dict[str, Any] | None, distinct: bool, x: Any, y: Any) -> tuple[str, Any, Any]:
+    def why(
+        self, name: str, upload: dict[str, Any] | None, distinct: bool, x: Any, y: Any, code: str = "en"
+    ) -> tuple[str, Any, Any]:
         """The explanation of one pixel as HTML, and that pixel: the nearest one where the picture is smaller."""
         if upload is None:
-            return message(HINT), x, y
+            return message(LANGUAGES[code]("choose_for_tab")), x, y
         try:
             kind, picture = self.kind(name), read_picture(upload["path"])
             x, y = (min(max(whole(value), 0), side - 1) for value, side in zip((x, y), picture.size, strict=True))
             question = ask(kind, picture, x, y)
         except FCNError as error:
             return message(str(error), "error"), x, y
-        return question_panels(question, kind.palette(distinct)), question.x, question.y
+        return question_panels(question, kind.palette(distinct), LANGUAGES[code]), question.x, question.y
 
-    def inside(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> str:
+    def inside(self, name: str, upload: dict[str, Any] | None, distinct: bool, code: str = "en") -> str:
         """The steps to the mask of the finest FCN, as HTML."""
         try:
             kind = self.kind(name)
             segmenter = finest_fcn(kind)
             if upload is None or segmenter is None:
-                return message(HINT if segmenter else NO_FCN)
+                return message(LANGUAGES[code]("choose_for_tab" if segmenter else "no_fcn"))
             seen, steps = look_inside(segmenter, read_picture(upload["path"]))
-            return inside_panels(segmenter, seen, steps, kind.palette(distinct))
+            return inside_panels(segmenter, seen, steps, kind.palette(distinct), LANGUAGES[code])
         except FCNError as error:
             return message(str(error), "error")
 
-    def classified(self, upload: dict[str, Any] | None) -> tuple[str, Any, str, str]:
+    def classified(self, upload: dict[str, Any] | None, code: str = "en") -> tuple[str, Any, str, str]:
         """The classifier's one answer, the class it gives, the map of that class, and the times, as HTML."""
+        language = LANGUAGES[code]
         if upload is None:
-            return message(HINT), None, "", ""
+            return message(language("choose_for_tab")), None, "", ""
         try:
             picture = read_picture(upload["path"])
             square, probabilities = one_answer(picture)
@@ -77,15 +77,15 @@ class Explanations:
         except FCNError as error:
             return message(str(error), "error"), None, "", ""
         index = int(probabilities.argmax())
-        times = times_panel(answers, *crops_seconds(answers))
-        return answer_panel(square, probabilities), index, map_panel(answers, index), times
+        times = times_panel(answers, *crops_seconds(answers), language)
+        return answer_panel(square, probabilities, language), index, map_panel(answers, index, language), times
 
-    def class_map(self, upload: dict[str, Any] | None, index: Any) -> str:
+    def class_map(self, upload: dict[str, Any] | None, index: Any, code: str = "en") -> str:
         """The map of another class, as HTML."""
         if upload is None or index not in range(len(CLASSES)):
             return ""
         try:
-            return map_panel(answer_map(read_picture(upload["path"])), index)
+            return map_panel(answer_map(read_picture(upload["path"])), index, LANGUAGES[code])
         except FCNError as error:
             return message(str(error), "error")
 
@@ -185,12 +185,14 @@ def explain_tabs(
     distinct: gr.Checkbox,
     pixel: tuple[int, int],
     networks: dict[str, Any],
+    code: gr.State,
 ) -> tuple[gr.Number, gr.Number]:
     """The explaining tabs, to be called inside `gr.Tabs`, about the page's kind and picture, in its colours.
 
     Args:
         pixel: x and y of the first question.
         networks: settings of all events that make networks work.
+        code: of the visitor's language.
 
     Returns:
         The fields of x and y.
@@ -203,37 +205,37 @@ def explain_tabs(
     }
     recoloured = ["fcn-refresh", "fcn-recolour"]
 
-    with gr.Tab("Why this pixel?", id="why", elem_classes="fcn-tab") as why_tab:
-        gr.HTML(page_text("why.html"), apply_default_css=False)
+    with gr.Tab(I18N("why"), id="why", elem_classes="fcn-tab") as why_tab:
+        gr.HTML(I18N("why_text"), apply_default_css=False)
         with gr.Row(elem_id="fcn-ask"):
-            x = gr.Number(pixel[0], label="x, pixels from the left", precision=0, elem_id="fcn-x", min_width=120)
-            y = gr.Number(pixel[1], label="y, pixels from the top", precision=0, elem_id="fcn-y", min_width=120)
-            button = gr.Button("Ask about this pixel", variant="primary", elem_classes=recoloured, min_width=160)
+            x = gr.Number(pixel[0], label=I18N("x"), precision=0, elem_id="fcn-x", min_width=120)
+            y = gr.Number(pixel[1], label=I18N("y"), precision=0, elem_id="fcn-y", min_width=120)
+            button = gr.Button(I18N("ask"), variant="primary", elem_classes=recoloured, min_width=160)
         why = gr.HTML(apply_default_css=False)
     asked = gr.on(
         [why_tab.select, button.click, x.submit, y.submit],
         limited(on_gpu(handlers.why)),
-        [kind, picture, distinct, x, y],
+        [kind, picture, distinct, x, y, code],
         [why, x, y],
         show_progress_on=why,
         **hidden,
     )
 
-    with gr.Tab("Inside", id="inside", elem_classes="fcn-tab") as inside_tab:
-        gr.HTML(page_text("inside.html"), apply_default_css=False)
-        again = gr.Button("Look again", visible="hidden", elem_classes=recoloured)
+    with gr.Tab(I18N("inside"), id="inside", elem_classes="fcn-tab") as inside_tab:
+        gr.HTML(I18N("inside_text"), apply_default_css=False)
+        again = gr.Button(I18N("look_again"), visible="hidden", elem_classes=recoloured)
         inside = gr.HTML(apply_default_css=False)
     looked = gr.on(
         [inside_tab.select, again.click],
         limited(on_gpu(handlers.inside)),
-        [kind, picture, distinct],
+        [kind, picture, distinct, code],
         inside,
         **hidden,
     )
 
-    with gr.Tab("From classifier to FCN", id="classifier", elem_classes="fcn-tab") as classifier_tab:
-        gr.HTML(page_text("classifier.html"), apply_default_css=False)
-        again = gr.Button("Classify again", visible="hidden", elem_classes="fcn-refresh")
+    with gr.Tab(I18N("classifier"), id="classifier", elem_classes="fcn-tab") as classifier_tab:
+        gr.HTML(I18N("classifier_text"), apply_default_css=False)
+        again = gr.Button(I18N("classify_again"), visible="hidden", elem_classes="fcn-refresh")
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 answer = gr.HTML(apply_default_css=False)
@@ -242,19 +244,19 @@ def explain_tabs(
                 choice = gr.Dropdown(
                     [(name, index) for index, name in enumerate(CLASSES)],
                     value=None,
-                    label="Where does it see (any of 1000 classes; type to search)",
+                    label=I18N("class_choice"),
                     elem_id="fcn-class-choice",
                 )
                 class_map = gr.HTML(apply_default_css=False)
     classified = gr.on(
         [classifier_tab.select, again.click],
         limited(handlers.classified),
-        picture,
+        [picture, code],
         [answer, choice, class_map, times],
         show_progress_on=answer,
         **hidden,
     )
-    mapped = choice.input(limited(handlers.class_map), [picture, choice], class_map, **hidden)
+    mapped = choice.input(limited(handlers.class_map), [picture, choice, code], class_map, **hidden)
 
     for event, outputs in (
         (asked, [why]),
@@ -262,7 +264,7 @@ def explain_tabs(
         (classified, [answer, class_map, times]),
         (mapped, [class_map]),
     ):
-        say_on_failure(event, NOT_ANSWERED, outputs)
+        say_on_failure(event, "not_answered", outputs)
     return x, y
 
 

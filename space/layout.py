@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from space.panels import message
+import gradio as gr
 
-PAGE = Path(__file__).parent / "page"
+from space.panels import message
+from space.texts import LANGUAGES, PAGE, translations
+
+I18N = gr.I18n(**translations())
+"""`I18N(key)` is a text that the browser shows in its language: a label, or the value of `gr.HTML`."""
 
 
 def page_text(name: str) -> str:
-    """A file of the page: HTML, a style or a script."""
+    """A file of the page: a style or a script."""
     return (PAGE / name).read_text(encoding="utf-8")
 
 
-def say_on_failure(event: Any, text: str, outputs: Sequence[Any]) -> None:
-    """Where an event fails, show a sentence in the first of its outputs (`gr.HTML`) and empty the others.
+def say_on_failure(event: Any, key: str, outputs: Sequence[Any]) -> None:
+    """Where an event fails, show the text of a key in the first of its outputs (`gr.HTML`) and empty the others.
 
     The browser does it, as a full queue answers before any handler runs.
     """
-    values = [message(text, "error"), *[""] * (len(outputs) - 1)]
-    event.failure(None, None, list(outputs), js=f"() => {json.dumps(values)}", api_visibility="private")
+    others = [""] * (len(outputs) - 1)
+    values = {code: [message(language(key), "error"), *others] for code, language in LANGUAGES.items()}
+    event.failure(None, None, list(outputs), js=f"() => ({json.dumps(values)})[fcn.language]", api_visibility="private")

@@ -7,16 +7,14 @@ from typing import Any
 import gradio as gr
 
 from fcn_hf.errors import FCNError
-from space.inference import Segmenter
-from space.layout import say_on_failure
+from space.layout import I18N, say_on_failure
 from space.panels import message
+from space.texts import LANGUAGES
 from space.typed_models import MAX_TEXT, TITLE, TypedModels
 from space.uploads import limited
 
-NOT_LOADED = "These models were not loaded, as the notice says; the choice above stays as it was."
 
-
-def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str, str]]) -> Any:
+def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[Any, str]], code: gr.State) -> Any:
     """The field, closed at first, to be called inside the page's blocks; returns the event that loads, which fails
     where nothing was loaded.
 
@@ -24,30 +22,32 @@ def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str
         typed: loads the models.
         kind: gets them as a choice of this visitor's, and has it chosen.
         choices: the page's own kinds, title and name.
+        code: of the visitor's language.
     """
 
-    def load(text: Any) -> tuple[Any, str]:
+    def load(text: Any, code: str) -> tuple[Any, str]:
         try:
             loaded = typed.kind(text)
         except FCNError as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from error
         update = gr.Radio([*choices, (TITLE, loaded.name)], value=loaded.name, visible=True)
-        return update, message(f"Loaded: {', '.join(map(_described, loaded.segmenters))}.")
+        language = LANGUAGES[code]
+        known = [language("model_loaded", name=each.name, count=len(each.labels)) for each in loaded.segmenters]
+        return update, message(language("models_loaded", models=", ".join(known)))
 
-    places = "Hub ids, or folders on this machine," if typed.at_home else "ids of the Hub,"
-    with gr.Accordion("Other models", open=False, elem_id="fcn-models"):
+    with gr.Accordion(I18N("models"), open=False, elem_id="fcn-models"):
         text = gr.Textbox(
-            label=f"One to four models: {places} separated by commas",
+            label=I18N("models_field_home" if typed.at_home else "models_field"),
             placeholder="owner/name, owner/other",
             max_lines=1,
             max_length=MAX_TEXT,
         )
-        button = gr.Button("Compare these models")
+        button = gr.Button(I18N("models_button"))
         said = gr.HTML(apply_default_css=False)
     event = gr.on(
         [text.submit, button.click],
         limited(load),
-        text,
+        [text, code],
         [kind, said],
         preprocess=False,
         trigger_mode="once",
@@ -57,9 +57,5 @@ def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str
         concurrency_limit=1,
         api_visibility="private",
     )
-    say_on_failure(event, NOT_LOADED, [said])
+    say_on_failure(event, "not_loaded", [said])
     return event
-
-
-def _described(segmenter: Segmenter) -> str:
-    return f"{segmenter.name}, which knows {len(segmenter.labels)} classes"

@@ -21,6 +21,7 @@ from fcn_hf.palettes import distinct_palette, label_picture
 from space.disagreement import Disagreement
 from space.inference import Segmentation, Segmenter, shares
 from space.pictures import UNLABELLED, shrink
+from space.texts import ENGLISH, Language
 
 DISPLAY_SIDE = 1024
 """Pixels along the longest side of what is shown; a panel is 300-600 CSS pixels wide. Downloads keep the full size."""
@@ -56,25 +57,32 @@ class Panel:
 
 
 def model_panel(
-    segmenter: Segmenter, result: Segmentation, score: float | None, boundary_score: float | None = None
+    segmenter: Segmenter,
+    result: Segmentation,
+    score: float | None,
+    boundary_score: float | None = None,
+    language: Language = ENGLISH,
 ) -> Panel:
     """The panel of one network; the scores are its mean IoU and boundary F1 (0..1) on the ground truth, where there is
     one."""
-    facts = [("Time", milliseconds(result.seconds)), ("Parameters", quantity(segmenter.parameters))]
+    facts = [
+        (language("time"), milliseconds(result.seconds, language)),
+        (language("parameters"), quantity(segmenter.parameters, language)),
+    ]
     if score is not None:
-        facts.append(("Mean IoU", percent(score)))
+        facts.append((language("mean_iou"), percent(score, language)))
     if boundary_score is not None:
-        facts.append(("Boundary F1", percent(boundary_score)))
-    note = f"one score every {segmenter.stride} pixels" if segmenter.stride else segmenter.source
+        facts.append((language("boundary_f1"), percent(boundary_score, language)))
+    note = language("stride_note", stride=segmenter.stride) if segmenter.stride else segmenter.source
     if len(segmenter.labels) < len(segmenter.classes):
-        note += f", knows {len(segmenter.labels)} of {len(segmenter.classes)} classes"
+        note += language("classes_known", known=len(segmenter.labels), all=len(segmenter.classes))
     return Panel(segmenter.name, note, result.mask, result.shares, tuple(facts))
 
 
-def truth_panel(truth: np.ndarray, labels: Sequence[str]) -> Panel:
+def truth_panel(truth: np.ndarray, labels: Sequence[str], language: Language = ENGLISH) -> Panel:
     """The panel of a ground truth."""
-    facts = (("Labelled", percent(float((truth != UNLABELLED).mean()))),)
-    return Panel("Ground truth", "what each pixel really is", truth, shares(truth, labels), facts)
+    facts = ((language("labelled"), percent(float((truth != UNLABELLED).mean()), language)),)
+    return Panel(language("ground_truth"), language("truth_note"), truth, shares(truth, labels), facts)
 
 
 def comparison(
@@ -85,6 +93,7 @@ def comparison(
     disagreement: Disagreement | None = None,
     kind: str = "",
     example: int | None = None,
+    language: Language = ENGLISH,
 ) -> str:
     """All of it: legend, panels, one over the other, disagreement, shares.
 
@@ -96,23 +105,25 @@ def comparison(
         disagreement: of the networks.
         kind: name of the kind of picture.
         example: which of its examples the picture is, counted from 1; None for a picture of the visitor's own.
+        language: of the texts; the panels' own are in theirs.
     """
     shown = shrink(picture, DISPLAY_SIDE)
     photo = data_uri(shown, "JPEG", quality=90)
     present = np.array([any(panel.shares[name] > 0 for panel in panels) for name in labels])
     keep = present if len(labels) > LEGEND_LIMIT else np.ones_like(present)
     kept = [name for name, wanted in zip(labels, keep, strict=True) if wanted]
-    figures = "".join(_figure(panel, shown.size, labels, colours) for panel in panels)
-    closer = _slide(panels) + (_disagreement(disagreement, shown.size) if disagreement else "")
+    figures = "".join(_figure(panel, shown.size, labels, colours, language) for panel in panels)
+    closer = _slide(panels, language) + (_disagreement(disagreement, shown.size, language) if disagreement else "")
     content = (
-        f'{legend(kept, colours[keep])}<div class="fcn-panels">{figures}</div>'
+        f'{legend(kept, colours[keep], language)}<div class="fcn-panels">{figures}</div>'
         f'<output class="fcn-said" aria-live="polite"></output><div class="fcn-closer">{closer}</div>'
-        f"{_share_table(panels, labels, colours)}"
+        f"{_share_table(panels, labels, colours, language)}"
     )
     # The digests tell the browser whether this is another comparison, and of another picture.
     return (
-        f'<section class="fcn-results" aria-label="Comparison" data-comparison="{_digest(photo + content)}" '
-        f'data-picture="{_digest(photo)}" data-kind="{escape(kind)}" data-example="{example or ""}" '
+        f'<section class="fcn-results" aria-label="{language("comparison")}" '
+        f'data-comparison="{_digest(photo + content)}" data-picture="{_digest(photo)}" '
+        f'data-kind="{escape(kind)}" data-example="{example or ""}" '
         f'data-width="{picture.width}" data-height="{picture.height}" '
         f'style="--photo:url({photo});--aspect:{picture.width}/{picture.height};--columns:{len(panels)}">'
         f"{content}</section>"
@@ -137,7 +148,7 @@ def hex_colour(colour: Sequence[int]) -> str:
     return "#" + "".join(f"{int(channel):02x}" for channel in colour)
 
 
-def legend(labels: Sequence[str], colours: np.ndarray) -> str:
+def legend(labels: Sequence[str], colours: np.ndarray, language: Language = ENGLISH) -> str:
     """The legend shared by all panels: one button per class, which shows this class alone while it is pointed at."""
     buttons = "".join(
         f'<button type="button" class="fcn-class" aria-pressed="false" data-name="{escape(name)}" '
@@ -145,25 +156,25 @@ def legend(labels: Sequence[str], colours: np.ndarray) -> str:
         f'<i style="background:{hex_colour(colour)}"></i>{escape(name)}</button>'
         for name, colour in zip(labels, colours, strict=True)
     )
-    return f'<div class="fcn-legend" role="group" aria-label="Legend: point at a class to see it alone">{buttons}</div>'
+    return f'<div class="fcn-legend" role="group" aria-label="{language("legend")}">{buttons}</div>'
 
 
-def percent(value: float) -> str:
+def percent(value: float, language: Language = ENGLISH) -> str:
     """0.6234 -> "62.3 %"; an undefined score is a dash."""
-    return "–" if np.isnan(value) else f"{value * 100:.1f} %"
+    return "–" if np.isnan(value) else language.number(f"{value * 100:.1f} %")
 
 
-def milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float, language: Language = ENGLISH) -> str:
     """Three digits that matter: 0.0123 -> "12.3 ms", 1.5 -> "1,500 ms"."""
     value = seconds * 1000
-    return f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
+    return language.number(f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms")
 
 
-def quantity(count: int) -> str:
+def quantity(count: int, language: Language = ENGLISH) -> str:
     """2_612_345 -> "2.6 M"."""
     for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
         if count >= size:
-            return f"{count / size:.1f}{unit}"
+            return language.number(f"{count / size:.1f}") + unit
     return str(count)
 
 
@@ -176,7 +187,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours: np.ndarray) -> str:
+def _figure(
+    panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours: np.ndarray, language: Language
+) -> str:
     full = label_picture(panel.mask, colours)
     download = data_uri(full, "PNG")
     layer = download if full.size == shown else data_uri(full.resize(shown, Image.Resampling.NEAREST), "PNG")
@@ -184,22 +197,23 @@ def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours
     return (
         f'<figure class="fcn-panel"><figcaption><strong title="{name}">{name}</strong>'
         f"<span>{escape(panel.note)}</span></figcaption>"
-        f"{_view(panel.name, _plane(layer, _description(panel)) + PROBE)}"
+        f"{_view(panel.name, _plane(layer, _description(panel, language)) + PROBE, language)}"
         f"{_share_bar(panel, labels, colours)}{fact_list(panel.facts)}"
         f'<a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
-        f'aria-label="Download the label map of {name} as PNG">Label map (PNG)</a></figure>'
+        f'aria-label="{language("download_name", name=name)}">{language("download")}</a></figure>'
     )
 
 
 PROBE = '<output class="fcn-probe" aria-hidden="true"></output>'
 
 
-def _view(name: str, content: str, otherwise: str = "unlabelled") -> str:
-    """A picture that can be pointed at and zoomed; `otherwise` is what its transparent pixels are called."""
+def _view(name: str, content: str, language: Language, otherwise: str | None = None) -> str:
+    """A picture that can be pointed at and zoomed; `otherwise` is what its transparent pixels are called, unlabelled
+    ones if not given."""
     return (
-        '<div class="fcn-view" tabindex="0" role="application" aria-roledescription="picture" '
-        f'aria-label="{escape(name)}: arrow keys read out pixels, plus and minus zoom" '
-        f'data-otherwise="{escape(otherwise)}">{content}<i class="fcn-dot"></i></div>'
+        f'<div class="fcn-view" tabindex="0" role="application" aria-roledescription="{language("view_role")}" '
+        f'aria-label="{language("view", name=escape(name))}" '
+        f'data-otherwise="{escape(otherwise or language("unlabelled"))}">{content}<i class="fcn-dot"></i></div>'
     )
 
 
@@ -213,17 +227,18 @@ def fact_list(facts: Sequence[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>' for term, value in facts)}</dl>"
 
 
-def _slide(panels: Sequence[Panel]) -> str:
+def _slide(panels: Sequence[Panel], language: Language) -> str:
     """Any two of picture and masks, left and right of a line that a range input moves; the browser fills them in."""
-    names = ["Picture", *(panel.name for panel in panels)]
+    names = [language("picture"), *(panel.name for panel in panels)]
     plane = '<div class="fcn-plane"><img class="fcn-mask" alt="" hidden></div>'
     layers = f'{plane}<div class="fcn-cut">{plane}</div><i class="fcn-line"></i>'
     return (
-        '<figure class="fcn-slide"><figcaption><h2>One over the other</h2>'
-        f"{_choice('Left', names, min(1, len(panels) - 1))}{_choice('Right', names, len(panels))}</figcaption>"
-        f"{_view('One over the other', layers)}"
+        f'<figure class="fcn-slide"><figcaption><h2>{language("slide")}</h2>'
+        f"{_choice(language('left'), names, min(1, len(panels) - 1))}"
+        f"{_choice(language('right'), names, len(panels))}</figcaption>"
+        f"{_view(language('slide'), layers, language)}"
         '<input type="range" class="fcn-place" min="0" max="100" value="50" '
-        'aria-label="Where the right one begins, in percent from the left"></figure>'
+        f'aria-label="{language("slide_place")}"></figure>'
     )
 
 
@@ -234,7 +249,7 @@ def _choice(label: str, names: Sequence[str], selected: int) -> str:
     return f'<label>{label} <select aria-label="{label}">{options}</select></label>'
 
 
-def _disagreement(found: Disagreement, shown: tuple[int, int]) -> str:
+def _disagreement(found: Disagreement, shown: tuple[int, int], language: Language) -> str:
     """Where the networks disagree, or which are right, over the dimmed picture, with the share of each group."""
     colours = np.array(distinct_palette(len(found.names), NONE_RIGHT), dtype=np.uint8).reshape(-1, 3)
     layer = data_uri(label_picture(found.groups, colours).resize(shown, Image.Resampling.NEAREST), "PNG")
@@ -242,22 +257,23 @@ def _disagreement(found: Disagreement, shown: tuple[int, int]) -> str:
     groups = sorted((group for group in named if group[1] > 0), key=lambda group: -group[1])
     items = "".join(
         f'<li data-name="{escape(name)}" data-colour="{",".join(map(str, colour))}">'
-        f'<i style="background:{hex_colour(colour)}"></i>{escape(name)} <b>{percent(share)}</b></li>'
+        f'<i style="background:{hex_colour(colour)}"></i>{escape(name)} <b>{percent(share, language)}</b></li>'
         for name, share, colour in groups
     )
     title = escape(found.title)
-    note = "" if found.differing is None else f"<span>The masks differ on {percent(found.differing)}</span>"
-    description = "; ".join(f"{name} {percent(share)}" for name, share, _ in groups) or found.agreement
+    differing = "" if found.differing is None else language("masks_differ", share=percent(found.differing, language))
+    description = "; ".join(f"{name} {percent(share, language)}" for name, share, _ in groups) or found.agreement
     return (
-        f'<figure class="fcn-disagreement"><figcaption><h2>{title}</h2>{note}</figcaption>'
-        f"{_view(found.title, _plane(layer, f'{found.title}: {description}') + PROBE, found.agreement)}"
+        f'<figure class="fcn-disagreement"><figcaption><h2>{title}</h2><span>{differing}</span></figcaption>'
+        f"{_view(found.title, _plane(layer, f'{found.title}: {description}') + PROBE, language, found.agreement)}"
         f"<ul>{items}</ul></figure>"
     )
 
 
-def _description(panel: Panel) -> str:
+def _description(panel: Panel, language: Language) -> str:
     largest = sorted(panel.shares.items(), key=lambda item: -item[1])[:4]
-    return f"{panel.name}, laid over the picture: " + ", ".join(f"{n} {percent(s)}" for n, s in largest if s > 0)
+    listed = ", ".join(f"{name} {percent(share, language)}" for name, share in largest if share > 0)
+    return language("laid_over", name=panel.name, shares=listed)
 
 
 def _share_bar(panel: Panel, labels: Sequence[str], colours: np.ndarray) -> str:
@@ -269,24 +285,25 @@ def _share_bar(panel: Panel, labels: Sequence[str], colours: np.ndarray) -> str:
     return f'<div class="fcn-bar" aria-hidden="true">{parts}</div>'
 
 
-def _share_table(panels: Sequence[Panel], labels: Sequence[str], colours: np.ndarray) -> str:
+def _share_table(panels: Sequence[Panel], labels: Sequence[str], colours: np.ndarray, language: Language) -> str:
     largest = {name: max(panel.shares[name] for panel in panels) for name in labels}
     top = max(max(largest.values()), SMALLEST_SHARE)
     head = "".join(f'<th scope="col">{escape(panel.name)}</th>' for panel in panels)
     rows = "".join(
-        _share_row(name, hex_colour(colour), [panel.shares[name] for panel in panels], top)
+        _share_row(name, hex_colour(colour), [panel.shares[name] for panel in panels], top, language)
         for name, colour in sorted(zip(labels, colours, strict=True), key=lambda item: -largest[item[0]])
         if largest[name] >= SMALLEST_SHARE
     )
     return (
-        '<div class="fcn-shares"><h2>How much of the picture is what</h2><table><thead><tr><th scope="col">Class</th>'
+        f'<div class="fcn-shares"><h2>{language("shares")}</h2><table><thead><tr>'
+        f'<th scope="col">{language("class")}</th>'
         f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _share_row(name: str, colour: str, values: Sequence[float], top: float) -> str:
+def _share_row(name: str, colour: str, values: Sequence[float], top: float, language: Language) -> str:
     cells = "".join(
-        f'<td><span style="--share:{value / top:.4f};--colour:{colour}">{percent(value)}</span></td>'
+        f'<td><span style="--share:{value / top:.4f};--colour:{colour}">{percent(value, language)}</span></td>'
         for value in values
     )
     swatch = f'<i style="background:{colour}"></i>'

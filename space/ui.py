@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
-from starlette.middleware import Middleware
 
 from fcn_hf.errors import FCNError
 from fcn_hf.palettes import label_picture, overlay
@@ -19,20 +18,17 @@ from space.devices import on_gpu
 from space.disagreement import disagreement
 from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
 from space.inference import ModelError, Segmenter
-from space.kinds import Kind, load_kinds, model_ids
-from space.layout import page_text, say_on_failure
+from space.kinds import KINDS, Kind, load_kinds, model_ids
+from space.layout import I18N, say_on_failure
 from space.links import Opening
 from space.models_ui import models_accordion
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, TruthError, browser_copy, has_several_frames, read_picture
+from space.serving import address
+from space.texts import ENGLISH, LANGUAGES, Language, accepted_language
 from space.typed_models import TypedModels, are_allowed, is_home
-from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, AddressError, NothingFetched, UploadsOnly, limited
+from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited
 from space.waiting import AttendedQueue
-
-STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
-
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js", "link.js")
-"""The first one has what they share."""
 
 DEFAULT_OPACITY = 60
 API_OPACITY = DEFAULT_OPACITY / 100
@@ -40,31 +36,13 @@ API_OPACITY = DEFAULT_OPACITY / 100
 MAX_WAITING = 20
 """Requests that may wait: about as many as are served within a minute. The next one is told that the queue is full."""
 
-LAST_PORT = 65535
-
 KEPT_SECONDS = 3600
 """Age at which uploaded files and results of the API are deleted."""
-
-HINT = "Choose a picture above, or one of the examples, and the networks will colour it here."
-
-SEVERAL_FRAMES = "This file holds several frames or pages, of which the first is taken."
-
-TRUTH_TAKEN = "The truth was of the picture and the classes before, so it was taken away: please add the new one."
-
-NOT_SHOWN = "This picture was not segmented, as the notice says (perhaps too many waited): please choose it again."
 
 SET_OPACITY = """(value) => {
   if (!Number.isFinite(value)) return;
   document.documentElement.style.setProperty('--fcn-opacity', Math.min(100, Math.max(0, value)) / 100);
 }"""
-
-THEME = gr.themes.Default(
-    primary_hue="indigo",
-    neutral_hue="slate",
-    font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
-    font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
-).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
-
 
 Captioned = list[tuple[Image.Image, str]]
 """Pictures with the name of the network that made them, as `gr.Gallery` takes them."""
@@ -81,6 +59,17 @@ class Handlers:
     def __init__(self, kinds: Sequence[Kind], typed: TypedModels | None = None):
         self.kinds, self.typed = {kind.name: kind for kind in kinds}, typed
 
+    @cached_property
+    def opened(self) -> dict[str, str]:
+        """The comparison with which the page opens, of the first kind's first example, by language."""
+        kind = next(iter(self.kinds.values()))
+        if not kind.examples.paths:
+            return {code: message(language("choose")) for code, language in LANGUAGES.items()}
+        # The first passes of a process load and compile: theirs aren't the times to show when the page is opened.
+        compare(kind, kind.examples.paths[0])
+        result = compare(kind, kind.examples.paths[0])
+        return {code: self._drawn(kind, result, False, language) for code, language in LANGUAGES.items()}
+
     def kind(self, name: str) -> Kind:
         """One of the page's kinds, or the models that a name consists of.
 
@@ -94,51 +83,69 @@ class Handlers:
         return self.typed.kind(name)
 
     def show_upload(
-        self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None = None
+        self,
+        name: str,
+        upload: dict[str, Any] | None,
+        distinct: bool,
+        truth: dict[str, Any] | None = None,
+        code: str = "en",
     ) -> tuple[Any, Any, Any]:
         """What the picture field is to hold, the comparison of it, and what the field of the truth is to hold; `upload`
-        and `truth` are Gradio's file data, or None.
+        and `truth` are Gradio's file data, or None; `code` is the visitor's language.
 
         For a picture that browsers can't show, the field gets a copy that they can; that change is the next event.
         """
         path = path_of(upload)
         if path and has_several_frames(path):
-            gr.Info(SEVERAL_FRAMES)
+            gr.Info(LANGUAGES[code]("several_frames"))
         try:
             copy = browser_copy(path, MAX_UPLOAD_BYTES) if path else None
         except PictureError:
             copy = None
-        taken = without(truth)
-        return (gr.skip(), self.show(name, path, distinct), taken) if copy is None else (str(copy), gr.skip(), taken)
+        taken = without(truth, code)
+        if copy is not None:
+            return str(copy), gr.skip(), taken
+        return gr.skip(), self.show(name, path, distinct, code=code), taken
 
-    def show_again(self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None) -> str:
+    def show_again(
+        self,
+        name: str,
+        upload: dict[str, Any] | None,
+        distinct: bool,
+        truth: dict[str, Any] | None,
+        code: str = "en",
+    ) -> str:
         """The comparison of a picture that is there already, in other colours or with another truth."""
-        return self.show(name, path_of(upload), distinct, path_of(truth))
+        return self.show(name, path_of(upload), distinct, path_of(truth), code)
 
-    def show(self, name: str, path: str | None, distinct: bool = False, truth: str | None = None) -> str:
+    def show(
+        self, name: str, path: str | None, distinct: bool = False, truth: str | None = None, code: str = "en"
+    ) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it; `distinct` asks for the
         colours that colour-blind eyes tell apart. Below a sentence on a wrong truth there is the comparison without."""
         if path is None:
-            return message(HINT)
+            return message(LANGUAGES[code]("choose"))
         try:
             kind = self.kind(name)
             result = compare(kind, path, truth)
         except TruthError as error:
             gr.Warning(str(error))
-            return message(str(error), "error") + self.show(name, path, distinct)
+            return message(str(error), "error") + self.show(name, path, distinct, code=code)
         except FCNError as error:
             gr.Warning(str(error))
             return message(str(error), "error")
+        return self._drawn(kind, result, distinct, LANGUAGES[code])
+
+    def _drawn(self, kind: Kind, result: Comparison, distinct: bool, language: Language) -> str:
         each = zip(kind.segmenters, result.results, result.scores, result.boundary_scores, strict=True)
-        panels = [model_panel(*parts) for parts in each]
+        panels = [model_panel(*parts, language) for parts in each]
         labels = kind.labels
         masks, names = [one.mask for one in result.results], [segmenter.name for segmenter in kind.segmenters]
         if result.truth is not None:
-            panels.append(truth_panel(result.truth, labels))
-        found = disagreement(masks, names, result.truth)
-        number = kind.examples.number(result.picture)
-        place = (name, number) if name in self.kinds else ()
-        return comparison(result.picture, panels, labels, kind.palette(distinct), found, *place)
+            panels.append(truth_panel(result.truth, labels, language))
+        found = disagreement(masks, names, result.truth, language)
+        place = (kind.name, kind.examples.number(result.picture)) if kind.name in self.kinds else ("", None)
+        return comparison(result.picture, panels, labels, kind.palette(distinct), found, *place, language)
 
     def gallery(self, name: str) -> gr.Dataset:
         """The examples of a kind of picture; none of one that isn't loaded, as nothing may be loaded past the queue."""
@@ -146,14 +153,19 @@ class Handlers:
         return gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
 
     def choose(
-        self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None = None
+        self,
+        name: str,
+        upload: dict[str, Any] | None,
+        distinct: bool,
+        truth: dict[str, Any] | None = None,
+        code: str = "en",
     ) -> tuple[Any, Any, Any]:
         """For another kind of picture: its first example in place of another kind's, or else the same picture by its
         networks. What the fields are to hold is as in `show_upload`."""
         paths = self._examples(name)
         if paths and (upload is None or self.is_example(upload["path"])):
-            return str(paths[0]), gr.skip(), without(truth)
-        return gr.skip(), self.show(name, path_of(upload), distinct), without(truth)
+            return str(paths[0]), gr.skip(), without(truth, code)
+        return gr.skip(), self.show(name, path_of(upload), distinct, code=code), without(truth, code)
 
     def example(self, name: str, index: int) -> str:
         """The path of one of a kind's examples."""
@@ -163,13 +175,16 @@ class Handlers:
         return str(paths[index])
 
     def reopen(self, request: gr.Request) -> list[Any]:
-        """Kind, its examples, picture, x and y, as the page's address asks for them."""
+        """The browser's language, the first comparison in it, and kind, its examples, picture, x and y as the page's
+        address asks for them."""
+        code = accepted_language(request.headers.get("accept-language", "")).code
+        said = [code, gr.skip() if code == ENGLISH.code else self.opened[code]]
         opening = Opening.from_query(request.query_params, self.kinds)
         if opening is None:
-            return [gr.skip()] * 5
+            return [*said, *[gr.skip()] * 5]
         path = str(opening.path) if opening.path else None
         x, y = opening.pixel or (gr.skip(), gr.skip())
-        return [opening.kind, self.gallery(opening.kind), path, x, y]
+        return [*said, opening.kind, self.gallery(opening.kind), path, x, y]
 
     def is_example(self, path: str) -> bool:
         try:
@@ -211,11 +226,12 @@ def path_of(upload: dict[str, Any] | None) -> str | None:
     return upload["path"] if upload else None
 
 
-def without(truth: dict[str, Any] | None) -> Any:
-    """What the field of the truth is to hold when picture or classes are others: nothing, and the visitor is told."""
+def without(truth: dict[str, Any] | None, code: str) -> Any:
+    """What the field of the truth is to hold when picture or classes are others: nothing, and the visitor is told, in
+    the language of this code."""
     if truth is None:
         return gr.skip()
-    gr.Info(TRUTH_TAKEN)
+    gr.Info(LANGUAGES[code]("truth_taken"))
     return None
 
 
@@ -252,33 +268,32 @@ def build() -> gr.Blocks:
     handlers = Handlers(kinds, TypedModels(is_home(address()[0])) if are_allowed() else None)
     paths = [str(path) for path in kinds[0].examples.paths]
     first = paths[0] if paths else None
-    if first is not None:
-        # The first passes of a process load and compile: theirs aren't the times to show when the page is opened.
-        compare(kinds[0], first)
     width, height = read_picture(first).size if first else (0, 0)
     choices = [(kind.title, kind.name) for kind in kinds]
+    titles = [(I18N(f"kind_{kind.name}") if kind.name in KINDS else kind.title, kind.name) for kind in kinds]
 
     with UploadsOnly(title="FCN: every pixel gets a name", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gr.HTML(page_text("header.html"), apply_default_css=False)
+        code = gr.State(ENGLISH.code)
+        gr.HTML(I18N("header_text"), apply_default_css=False)
         kind = gr.Radio(
-            choices,
+            titles,
             value=kinds[0].name,
-            label="What is in the picture?",
+            label=I18N("kind"),
             visible=len(kinds) > 1,
             elem_id="fcn-kind",
         )
         chosen_by = [kind.input]
         if handlers.typed:
-            chosen_by.append(models_accordion(handlers.typed, kind, choices).success)
+            chosen_by.append(models_accordion(handlers.typed, kind, titles, code).success)
         with gr.Row(elem_id="fcn-controls"):
             picture = gr.Image(
                 value=first,
                 image_mode=None,
                 type="filepath",
                 sources=["upload", "clipboard", "webcam"],
-                label="Your picture",
+                label=I18N("your_picture"),
                 alt_text="The picture that is coloured below",
-                placeholder="Drop a picture here, or click to choose one",
+                placeholder=I18N("drop"),
                 buttons=[],
                 height=250,
                 elem_id="fcn-picture",
@@ -289,7 +304,7 @@ def build() -> gr.Blocks:
                 gallery = gr.Dataset(
                     components=[picture],
                     samples=[[path] for path in paths],
-                    label="Or one of these",
+                    label=I18N("examples"),
                     type="index",
                     layout="gallery",
                     visible=bool(paths),
@@ -300,41 +315,40 @@ def build() -> gr.Blocks:
                     100,
                     DEFAULT_OPACITY,
                     step=1,
-                    label="Opacity of the colours (%)",
+                    label=I18N("opacity"),
                     elem_id="fcn-opacity",
                     buttons=[],
                 )
                 distinct = gr.Checkbox(
-                    label="Colours that colour-blind eyes tell apart",
+                    label=I18N("distinct"),
                     elem_id="fcn-distinct",
                     container=False,
                 )
-                with gr.Accordion("The truth", open=False, elem_id="fcn-truth"):
+                with gr.Accordion(I18N("truth"), open=False, elem_id="fcn-truth"):
                     truth = gr.Image(
                         image_mode=None,
                         type="filepath",
                         sources=["upload", "clipboard"],
-                        label="The truth (label PNG, optional)",
-                        placeholder="A PNG whose pixel values are class ids",
+                        label=I18N("truth_field"),
+                        placeholder=I18N("truth_drop"),
                         buttons=[],
                         height=170,
                     )
-                gr.HTML(page_text("hint.html"), apply_default_css=False)
+                gr.HTML(I18N("hint_text"), apply_default_css=False)
         networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
         explanations = Explanations(handlers.kind)
         with gr.Tabs(overflow_behavior="wrap"):
-            with gr.Tab("Compare", id="compare"):
-                gr.HTML(page_text("tools.html"), apply_default_css=False)
-                results = gr.HTML(
-                    handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
-                )
-            x, y = explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), networks)
-        gr.HTML(page_text("explanation.html"), apply_default_css=False)
+            with gr.Tab(I18N("compare"), id="compare"):
+                gr.HTML(I18N("tools_text"), apply_default_css=False)
+                results = gr.HTML(handlers.opened[ENGLISH.code], apply_default_css=False, elem_id="fcn-comparison")
+            middle = (width // 2, height // 2)
+            x, y = explain_tabs(explanations, kind, picture, distinct, middle, networks, code)
+        gr.HTML(I18N("explanation_text"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
         comparing: dict[str, Any] = {
-            "inputs": [kind, picture, distinct, truth],
+            "inputs": [kind, picture, distinct, truth, code],
             "preprocess": False,
             "trigger_mode": "always_last",
             "show_progress_on": results,
@@ -354,7 +368,7 @@ def build() -> gr.Blocks:
         for event, refresh in (*((each, REFRESH) for each in (shown, *chosen)), (recoloured, RECOLOUR)):
             # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
             # failure.
-            say_on_failure(event, NOT_SHOWN, [results])
+            say_on_failure(event, "not_shown", [results])
             for follow in (event.success, event.failure):
                 follow(None, None, None, js=refresh, api_visibility="private")
         gallery.click(
@@ -364,9 +378,8 @@ def build() -> gr.Blocks:
             **past,
         )
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
-        reopened = page.load(
-            handlers.reopen, None, [kind, gallery, picture, x, y], queue=False, api_visibility="private"
-        )
+        asked_for = [code, results, kind, gallery, picture, x, y]
+        reopened = page.load(handlers.reopen, None, asked_for, queue=False, api_visibility="private")
         reopened.success(None, None, None, js="() => { fcn.reopen(); }", api_visibility="private")
 
         with gr.Group(visible=False):
@@ -392,33 +405,3 @@ def build() -> gr.Blocks:
     page.queue(max_size=MAX_WAITING, api_open=False)
     page._queue = AttendedQueue.in_place_of(page._queue)
     return page
-
-
-def address() -> tuple[str, int]:
-    """Where the page is served: 127.0.0.1:`PORT` (7860), or where a Space's environment says.
-
-    Raises:
-        AddressError: the port is no number, or out of range.
-    """
-    given = os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or "7860"
-    if not given.strip().isdecimal() or int(given) > LAST_PORT:
-        raise AddressError(f"The page can't be served at port {given[:40]!r}: set PORT to a number of 0..{LAST_PORT}.")
-    return os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), int(given)
-
-
-def launch(page: gr.Blocks, **options: Any) -> Any:
-    """Serve the page at its `address`."""
-    host, port = address()
-    settings: dict[str, Any] = {
-        "server_name": host,
-        "server_port": port,
-        "theme": THEME,
-        "css": "".join(map(page_text, STYLES)),
-        "head": f"<script>{''.join(map(page_text, SCRIPTS))}</script>",
-        "footer_links": [],
-        "max_file_size": MAX_UPLOAD_BYTES,
-        "ssr_mode": False,
-        "share": False,
-        "app_kwargs": {"middleware": [Middleware(NothingFetched)]},
-    }
-    return page.launch(**(settings | options))

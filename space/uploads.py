@@ -14,11 +14,13 @@ from typing import Any
 
 import anyio
 import gradio as gr
+from gradio.i18n import I18nData
 from gradio.utils import get_upload_folder
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcn_hf.errors import FCNError
+from space.texts import ENGLISH
 
 MAX_UPLOAD_BYTES = 30 * 1024**2
 
@@ -150,13 +152,18 @@ def _checked(component: Any, value: Any) -> Any:
             sentence = f"There is no kind of picture {_brief(value)}, but: {', '.join(names)}."
             raise gr.Error(sentence, print_exception=False)
     if isinstance(component, gr.Checkbox) and not isinstance(value, bool):
-        raise gr.Error(f"{component.label}: true or false, not {_brief(value)}.", print_exception=False)
+        raise gr.Error(f"{_label(component)}: true or false, not {_brief(value)}.", print_exception=False)
     if isinstance(component, gr.Slider):
         least, most = component.minimum, component.maximum
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            sentence = f"{component.label} is a number from {least} to {most}, not {_brief(value)}."
+            sentence = f"{_label(component)} is a number from {least} to {most}, not {_brief(value)}."
             raise gr.Error(sentence, print_exception=False)
     return value
+
+
+def _label(component: Any) -> str:
+    label = component.label
+    return ENGLISH(label.key) if isinstance(label, I18nData) else label
 
 
 def _names_a_file(value: Any) -> bool:

@@ -3,6 +3,8 @@
 // What the scripts share; and `fcn.layer(image)`, `fcn.pin(name)` and `fcn.pinned()` in masks.js, `fcn.placeOf(...)` and
 // `fcn.reveal(...)` in zoom.js, `fcn.keep(point)` and `fcn.kept()` in probe.js, `fcn.reopen()` in link.js.
 const fcn = {
+  // Of the page's languages the browser's, by the rule of Gradio, which translates labels; see texts.py.
+  language: navigator.language.toLowerCase().startsWith("pt") ? "pt" : "en",
   // The innermost element of this kind in which an event took place, or null.
   within: (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null),
 };
@@ -17,17 +19,21 @@ customElements.define(
   },
 );
 
+document.documentElement.lang = fcn.language;
+
 // Names the example pictures after their files, brings masks of another picture into sight, and tells the other scripts
 // of them: "fcn:compared", with whether they are of another picture than before.
 (() => {
   let comparison = null;
   let picture = null;
 
+  const EXAMPLE = { en: "Example", pt: "Exemplo" }[fcn.language];
+
   function nameExamples() {
     document.querySelectorAll("#fcn-examples .gallery-item:not([aria-label])").forEach((button) => {
       const file = decodeURIComponent(button.querySelector("img")?.src ?? "").split("/").pop();
       const name = file.replace(/\.\w+$/, "").replace(/^\d+-/, "").replaceAll("-", " ");
-      if (name) button.setAttribute("aria-label", `Example: ${name}`);
+      if (name) button.setAttribute("aria-label", `${EXAMPLE}: ${name}`);
     });
   }
 

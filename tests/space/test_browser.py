@@ -391,6 +391,42 @@ def test_axe_finds_nothing_serious_in_any_tab_light_or_dark_on_phone_or_laptop(b
     assert found == []
 
 
+def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser, server):
+    portuguese = {
+        ".fcn-header h1": "Cada pixel ganha um nome",
+        "#fcn-opacity": "Opacidade das cores",
+        "#fcn-examples": "Ou uma destas",
+        "[role=tab] >> nth=1": "Por que este pixel?",
+        "#fcn-link": "Copiar link",
+        ".fcn-explain h2": "Como uma rede dá nome a cada pixel",
+        ".fcn-explain svg >> nth=0": "uma resposta",
+        ".fcn-panel dl >> nth=0": "IoU médio",
+        ".fcn-panel >> nth=3": "Verdade",
+        ".fcn-why": "Metade do que conta",
+    }
+    legend = "Legenda: aponte para uma classe para vê-la sozinha"
+    for locale in ("pt-BR", "en-GB"):
+        page = browser.new_page(viewport={"width": 390, "height": 844}, locale=locale)
+        page.set_default_timeout(PATIENCE)
+        page.goto(server)
+        if locale == "pt-BR":
+            page.locator(f".fcn-legend[aria-label='{legend}']").wait_for()
+            page.locator("#fcn-examples [aria-label='Exemplo: street 1']").wait_for()
+        page.locator("[role=tab]").nth(1).click()
+        page.wait_for_selector(".fcn-why")
+        page.locator("[role=tab]").first.click()
+        texts = {place: page.locator(place).first.text_content() for place in portuguese}
+        said = {place: portuguese[place] in text for place, text in texts.items()}
+        assert set(said.values()) == {locale == "pt-BR"}, (locale, said)
+        assert page.locator(".fcn-legend").get_attribute("aria-label").startswith("Legenda") == (locale == "pt-BR")
+        decimal = "," if locale == "pt-BR" else "."
+        shares = page.locator(".fcn-shares td").all_text_contents() + page.locator(".fcn-why td").all_text_contents()
+        assert all(decimal in share for share in shares if share)
+        assert page.evaluate("document.documentElement.lang") == locale[:2]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.close()
+
+
 def test_label_maps_can_be_downloaded(page, tmp_path):
     with page.expect_download() as download:
         page.locator(".fcn-download").nth(2).click()

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from space import ui, waiting
+from space import serving, ui, waiting
 from space.inference import Segmentation, Segmenter
 from tests.helpers import free_port
 from tests.space.visitors import ask, call, listen, send
@@ -39,7 +39,7 @@ def page(worker, model_folders, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     page = ui.build()
     port = free_port()
-    ui.launch(page, server_port=port, prevent_thread_lock=True, quiet=True)
+    serving.launch(page, server_port=port, prevent_thread_lock=True, quiet=True)
     yield f"http://127.0.0.1:{port}"
     worker[1].set()
     page.close()
