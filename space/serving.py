@@ -23,7 +23,12 @@ THEME = gr.themes.Default(
     neutral_hue="slate",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
-).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
+).set(
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    checkbox_border_color_dark="*neutral_400",
+)
+"""Gradio's own, but for what is too pale to be read or seen."""
 
 
 def address() -> tuple[str, int]:

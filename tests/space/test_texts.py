@@ -23,7 +23,7 @@ def test_both_languages_have_the_same_texts_with_the_same_places():
 @pytest.mark.parametrize("name", LONG_TEXTS)
 def test_long_texts_have_the_same_elements(name):
     english, portuguese = (language.long_text(name) for language in (ENGLISH, PORTUGUESE))
-    tags, ids = r"</?(?!strong|code)[a-z0-9-]+", r'(?:id|class|href|d|style)="[^"]*"'
+    tags, ids = r"</?(?!strong|code)[a-z0-9-]+", r'\s(?:id|class|href|d|style)="[^"]*"'
     for pattern in (tags, ids):
         assert re.findall(pattern, english) == re.findall(pattern, portuguese)
     assert english != portuguese and not set("{}") & set(english + portuguese)
