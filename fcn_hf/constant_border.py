@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from .blocks_fcn import FCNPooling
 from .packed_convolution import PackedConvolution, is_watched
-from .trunks_fcn import FCNStage, FCNStages, FCNTrunk
+from .trunks_fcn import FCNStages, FCNTrunk
 
 
 class Span(NamedTuple):
@@ -50,10 +50,11 @@ class BorderedStages(FCNStages):
     # How many surroundings are kept for sizes that come again: of VGG16 one takes 2.5 MB.
     KEPT = 32
 
-    def __init__(self, stages: FCNStages):
+    def __init__(self, stages: Any):
         super().__init__(stages)
         # The first convolution has the padding, and like all others one more ring of zeros.
-        self.border = next(convolutions(stages[0])).padding[0] - 1
+        padding: Any = next(convolutions(stages[0])).padding
+        self.border = padding[0] - 1
         self.depths = [len(list(convolutions(stage))) for stage in stages]
         # How many stages the border is wide enough for, and a position of the last one's map beyond the reach of edges.
         self.count, self.middle, width = 0, 0, self.border
@@ -85,7 +86,7 @@ class BorderedStages(FCNStages):
         return maps
 
     def surroundings(self, hidden_state: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Padded pictures `(B, C, H, W)` -> the maps of the first stages as they would be of zeros, to be written to."""
+        """Padded pictures `(B, C, H, W)` -> maps of the first stages as they would be of zeros, new ones."""
         batch, channels, *size = hidden_state.shape
         stride = 2**self.count
         smallest = [stride * (2 * self.middle + 1) + edge % stride for edge in size]
@@ -112,10 +113,10 @@ class BorderedStages(FCNStages):
 
 def skip_constant_border(trunk: FCNTrunk) -> None:
     """Let a trunk's stages be `BorderedStages`, if they are such as those take, and their padding is wide."""
-    layers = [layer for stage in trunk.stages for layer in stage]
-    first = layers[0]
-    if all(map(is_of_vgg, layers)) and isinstance(first, PackedConvolution) and first.padding > (1, 1):
-        trunk.stages = BorderedStages(trunk.stages).eval()
+    stages: Any = trunk.stages
+    layers: list[Any] = [layer for stage in stages for layer in stage]
+    if all(map(is_of_vgg, layers)) and layers[0].padding > (1, 1):
+        trunk.stages = BorderedStages(stages).eval()
 
 
 def is_of_vgg(layer: torch.nn.Module) -> bool:
@@ -125,13 +126,15 @@ def is_of_vgg(layer: torch.nn.Module) -> bool:
     )
 
 
-def convolutions(stage: FCNStage) -> Iterator[PackedConvolution]:
+def convolutions(stage: Any) -> Iterator[PackedConvolution]:
     return (layer for layer in stage if isinstance(layer, PackedConvolution))
 
 
-def run(stage: FCNStage, hidden_state: torch.Tensor, padding: int) -> torch.Tensor:
+def run(stage: Any, hidden_state: torch.Tensor, padding: int) -> torch.Tensor:
     """A stage whose convolutions have this padding, whatever their own is."""
     for layer in stage:
-        is_padded = isinstance(layer, PackedConvolution)
-        hidden_state = layer.padded(hidden_state, (padding, padding)) if is_padded else layer(hidden_state)
+        if isinstance(layer, PackedConvolution):
+            hidden_state = layer.padded(hidden_state, (padding, padding))
+        else:
+            hidden_state = layer(hidden_state)
     return hidden_state

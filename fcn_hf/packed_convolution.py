@@ -1,7 +1,7 @@
 """A classifier's layers as CPUs run them fastest: for inference alone, and with the same answers."""
 
 from collections import OrderedDict
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,16 +9,15 @@ from torch.nn import functional as F
 
 from .trunks_fcn import FCNStages, FCNTrunk
 
-Layers = TypeVar("Layers", bound=nn.Sequential)
-
 
 def pack_convolutions(trunk: FCNTrunk) -> None:
     """Put a `PackedConvolution` into the place of each convolution of a trunk that a ReLU follows, and of the ReLU."""
-    trunk.stages = FCNStages(packed(stage) for stage in trunk.stages)
+    stages: Any = trunk.stages
+    trunk.stages = FCNStages(packed(stage) for stage in stages)
     trunk.classifier = packed(trunk.classifier)
 
 
-def packed(layers: Layers) -> Layers:
+def packed(layers: nn.Sequential) -> nn.Sequential:
     """The layers, those convolutions among them that a ReLU follows as `PackedConvolution`."""
     result: OrderedDict[str, nn.Module] = OrderedDict()
     for name, layer in layers.named_children():
