@@ -126,7 +126,7 @@ def draw_bars(values: Mapping[str, float], unit: str, path: str) -> None:
     figure = Figure(figsize=(9, 1 + 0.35 * len(values)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(list(values), list(values.values()), color="#2171b5")
-    axes.bar_label(bars, [f"{value:,.4g}" for value in values.values()], padding=3)
+    axes.bar_label(bars, [f"{value:,g}" for value in values.values()], padding=3)
     axes.set_xscale("log")
     axes.set_xlabel(unit)
     axes.margins(x=0.15)
