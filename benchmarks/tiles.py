@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers import AutoImageProcessor
 
 from benchmarks.timing import parser, report
+from fcn_hf import FCNImageProcessor
 
 PHOTOGRAPH = "space/examples/street/street-1.png"
 
 
 def main(given: Sequence[str] | None = None) -> None:
     command_line = parser(__doc__, repeats=1)
-    command_line.add_argument("--model", default="space/models/street/fcn-8s", help="model folder")
+    command_line.add_argument("--model", default="space/models/street/fcn-8s", help="folder of an FCN")
     command_line.add_argument("--whole", type=int, default=2048, help="edge of the picture that both see, in pixels")
     command_line.add_argument("--tiled", type=int, default=8192, help="edge of the picture that is tiled alone")
     arguments = command_line.parse_args(given)
@@ -38,7 +38,7 @@ def main(given: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = shutil.copytree(arguments.model, folder / "model")
-        processor = AutoImageProcessor.from_pretrained(model)
+        processor = FCNImageProcessor.from_pretrained(model)
         processor.do_resize = False
         processor.save_pretrained(model)
         whole, tiled = (write_picture(folder, edge) for edge in (arguments.whole, arguments.tiled))

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from benchmarks.timing import parser, report
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
@@ -61,7 +61,7 @@ def main(given: Sequence[str] | None = None) -> None:
             seconds[bare] += counted(bare_loop(deepcopy(model), in_memory, batch, steps))
             seconds[trainer] += counted(trained(deepcopy(model), in_memory, batch, steps, 0, folder))
         for workers in range(3):
-            data, on_data = f"data alone, {workers} workers", f"FCNTrainer on them, {workers} workers"
+            data, on_data = f"data alone, num_workers={workers}", f"FCNTrainer on them, num_workers={workers}"
             seconds[data] = counted(fetched(drawn, batch, steps, workers))
             seconds[on_data] = counted(trained(deepcopy(model), drawn, batch, steps, workers, folder))
     medians = {name: statistics.median(each) for name, each in seconds.items()}
@@ -123,6 +123,7 @@ def trained(
     trainer = FCNTrainer(
         model, args=arguments, train_dataset=examples, data_collator=Collator(IGNORE_INDEX), callbacks=[moments]
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return moments.moments
 

@@ -56,7 +56,7 @@ def test_trainer_beside_a_bare_loop(figures, tmp_path):
     rows = figures(training.main, "--repeats", 1, "--model", model, *sizes)
     assert rows["bare loop"]["this / bare loop"] == 1.0 and rows["FCNTrainer"]["ms a step"] > 0
     for workers in range(3):
-        assert {f"data alone, {workers} workers", f"FCNTrainer on them, {workers} workers"} < set(rows)
+        assert {f"data alone, num_workers={workers}", f"FCNTrainer on them, num_workers={workers}"} < set(rows)
 
 
 def test_tiles_beside_one_pass(figures, tmp_path, monkeypatch):
