@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -16,9 +17,13 @@ from space.uploads import limited
 NOT_LOADED = "These models were not loaded, as the notice says; the choice above stays as it was."
 
 
-def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str, str]]) -> Any:
-    """The field, closed at first, to be called inside the page's blocks; returns the event that loads, which fails
-    where nothing was loaded.
+def models_accordion(
+    typed: TypedModels, kind: gr.Radio, choices: list[tuple[str, str]]
+) -> tuple[Callable[..., Any], gr.Textbox]:
+    """The field, closed at first, to be called inside the page's blocks.
+
+    Returns what makes an event that follows when models are loaded, and the field that has their names: the choice of
+    `kind` isn't there yet in each browser when that event is sent.
 
     Args:
         typed: loads the models.
@@ -58,7 +63,7 @@ def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[str
         api_visibility="private",
     )
     say_on_failure(event, NOT_LOADED, [said])
-    return event
+    return event.success, text
 
 
 def _described(segmenter: Segmenter) -> str:

@@ -167,7 +167,7 @@ class Handlers:
         return any(picture in kind.examples for kind in self.kinds.values())
 
     def _examples(self, name: str) -> tuple[Path, ...]:
-        kind = self.kinds.get(name) or (self.typed and self.typed.ready(name))
+        kind = self.kinds[name] if name in self.kinds else self.typed and self.typed.ready(name)
         return kind.examples.paths if kind else ()
 
     def answer(
@@ -255,9 +255,10 @@ def build() -> gr.Blocks:
             visible=len(kinds) > 1,
             elem_id="fcn-kind",
         )
-        chosen_by = [kind.input]
+        # What chooses a kind, and the field that has its name.
+        choosing: list[tuple[Any, Any]] = [(kind.input, kind)]
         if handlers.typed:
-            chosen_by.append(models_accordion(handlers.typed, kind, choices).success)
+            choosing.append(models_accordion(handlers.typed, kind, choices))
         with gr.Row(elem_id="fcn-controls"):
             picture = gr.Image(
                 value=first,
@@ -322,7 +323,6 @@ def build() -> gr.Blocks:
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
         comparing: dict[str, Any] = {
-            "inputs": [kind, picture, distinct, truth],
             "preprocess": False,
             "trigger_mode": "always_last",
             "show_progress_on": results,
@@ -330,27 +330,23 @@ def build() -> gr.Blocks:
             **networks,
         }
         # A truth is of one picture and one list of classes, so it goes with them.
-        fields = [picture, results, truth]
-        shown = picture.change(limited(on_gpu(handlers.show_upload)), outputs=fields, **comparing)
-        chosen = [trigger(limited(on_gpu(handlers.choose)), outputs=fields, **comparing) for trigger in chosen_by]
+        asked, fields = [picture, distinct, truth], [picture, results, truth]
+        shown = picture.change(limited(on_gpu(handlers.show_upload)), [kind, *asked], fields, **comparing)
+        choose = limited(on_gpu(handlers.choose))
+        chosen = [trigger(choose, [name, *asked], fields, **comparing) for trigger, name in choosing]
         again = [distinct.input, truth.upload, truth.clear]
-        recoloured = gr.on(again, limited(on_gpu(handlers.show_again)), outputs=results, **comparing)
+        recoloured = gr.on(again, limited(on_gpu(handlers.show_again)), [kind, *asked], results, **comparing)
         # Past the queue, so that a full one leaves no examples of another kind.
         past: dict[str, Any] = {"preprocess": False, "queue": False, "api_visibility": "private"}
-        for trigger in chosen_by:
-            trigger(handlers.gallery, kind, gallery, **past)
+        for trigger, name in choosing:
+            trigger(handlers.gallery, name, gallery, **past)
         for event, refresh in (*((each, REFRESH) for each in (shown, *chosen)), (recoloured, RECOLOUR)):
             # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
             # failure.
             say_on_failure(event, NOT_SHOWN, [results])
             for follow in (event.success, event.failure):
                 follow(None, None, None, js=refresh, api_visibility="private")
-        gallery.click(
-            handlers.example,
-            [kind, gallery],
-            picture,
-            **past,
-        )
+        gallery.click(handlers.example, [kind, gallery], picture, **past)
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
 
         with gr.Group(visible=False):
