@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.timing import medians, parser, report, torchfcn_fcn8s
 from fcn_hf.optimization import keep_freed_memory
 from fcn_hf.prediction import load_model
-from space.inference import load_kinds, model_ids
+from space.kinds import load_kinds, model_ids
 
 PEER = "torchfcn FCN-8s, 375x500"
 
