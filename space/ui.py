@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,17 +14,20 @@ from starlette.middleware import Middleware
 from fcn_hf.palettes import class_colours, distinct_palette, label_picture, overlay
 from space.devices import on_gpu
 from space.disagreement import disagreement
+from space.downloads import Downloads, summary, zip_button
 from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
-from space.inference import Comparison, Kind, Segmenter, compare, load_kinds, model_ids
+from space.inference import Kind, Segmenter, compare, load_kinds, model_ids
 from space.layout import page_text, say_on_failure
+from space.live import Live, live_tab
+from space.many import Many, many_tab
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, browser_copy, has_several_frames, read_picture
 from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, AddressError, NothingFetched, UploadsOnly, limited
-from space.waiting import AttendedQueue
+from space.waiting import NETWORKS, AttendedQueue
 
-STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
+STYLES = ("page.css", "explanation.css", "explain.css", "several.css", "phone.css")
 
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js")
+SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js", "downloads.js")
 """The first one has what they share."""
 
 DEFAULT_OPACITY = 60
@@ -173,29 +175,6 @@ def own_colours(segmenter: Segmenter) -> np.ndarray:
     return np.array(distinct_palette(count), np.uint8)
 
 
-def summary(segmenters: tuple[Segmenter, ...], result: Comparison) -> list[dict[str, Any]]:
-    """What `/compare` says in numbers, one entry per network."""
-    return [
-        {
-            "name": segmenter.name,
-            "model": segmenter.source,
-            "seconds": round(segmentation.seconds, 5),
-            "parameters": segmenter.parameters,
-            "shares": segmentation.shares,
-            "mean_iou": _finite(score),
-            "boundary_f1": _finite(boundary_score),
-        }
-        for segmenter, segmentation, score, boundary_score in zip(
-            segmenters, result.results, result.scores, result.boundary_scores, strict=True
-        )
-    ]
-
-
-def _finite(score: float | None) -> float | None:
-    """A score as JSON has it, where an undefined one is null."""
-    return None if score is None or math.isnan(score) else score
-
-
 def build() -> gr.Blocks:
     """Load the models and lay out the page.
 
@@ -261,7 +240,8 @@ def build() -> gr.Blocks:
                     container=False,
                 )
                 gr.HTML(page_text("hint.html"), apply_default_css=False)
-        networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
+        known = handlers.kinds.__getitem__
+        downloads = Downloads(known, handlers.palette, page.delete_later)
         explanations = Explanations(handlers.kinds, handlers.palette)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Compare"):
@@ -269,7 +249,10 @@ def build() -> gr.Blocks:
                 results = gr.HTML(
                     handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
                 )
-            explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), networks)
+                zip_button(downloads.everything, [kind, picture, distinct, opacity], **NETWORKS)
+            many_tab(Many(known, handlers.palette, page.delete_later), kind, distinct, opacity)
+            live_tab(Live(known, handlers.palette), kind, distinct, opacity)
+            explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), NETWORKS)
         gr.HTML(page_text("explanation.html"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
@@ -281,7 +264,7 @@ def build() -> gr.Blocks:
             "trigger_mode": "always_last",
             "show_progress_on": results,
             "api_visibility": "private",
-            **networks,
+            **NETWORKS,
         }
         shown = picture.change(limited(on_gpu(handlers.show_upload)), **comparing)
         chosen = kind.change(limited(on_gpu(handlers.choose)), **comparing)
@@ -317,9 +300,9 @@ def build() -> gr.Blocks:
                 ],
                 preprocess=False,
                 api_name="compare",
-                **networks,
+                **NETWORKS,
             )
-        explain_api(explanations, choices, networks)
+        explain_api(explanations, choices, NETWORKS)
     page.hide_private_events()
     # `api_open=False`: no request passes by the queue.
     page.queue(max_size=MAX_WAITING, api_open=False)
