@@ -118,9 +118,13 @@ class Many:
         names = ", ".join(segmenter.name for segmenter in segmenters)
         raise gr.Error(f"There is no network {str(chosen)[:40]!r} here, but: {names}.", print_exception=False)
 
-    def networks(self, name: str) -> gr.Dropdown:
-        """The choice of a kind's networks."""
-        return gr.Dropdown([FINEST, *(segmenter.name for segmenter in self.kind(name).segmenters)], value=FINEST)
+    def choices(self, name: str) -> list[str]:
+        """What can be chosen of a kind's networks."""
+        return [FINEST, *(segmenter.name for segmenter in self.kind(name).segmenters)]
+
+    def choose(self, name: str) -> gr.Dropdown:
+        """The choice of a network, for another kind."""
+        return gr.Dropdown(self.choices(name), value=FINEST)
 
     def stopped(self, batch: Batch | None) -> Any:
         """Where it stands once the visitor has cancelled."""
@@ -189,9 +193,8 @@ def many_tab(handlers: Many, kind: gr.Radio, distinct: gr.Checkbox, opacity: gr.
             elem_id="fcn-many-files",
         )
         with gr.Row(elem_id="fcn-many-controls"):
-            first = kind.value if isinstance(kind.value, str) else kind.choices[0][1]
-            choices = handlers.networks(first).choices
-            network = gr.Dropdown(choices, value=FINEST, label="Network", elem_id="fcn-many-network", min_width=160)
+            choices = handlers.choices(kind.choices[0][1])
+            network = gr.Dropdown(choices, value=FINEST, label="Network", min_width=160)
             start = gr.Button("Segment them", variant="primary", min_width=160)
             cancel = gr.Button("Cancel", min_width=120)
         progress = gr.HTML(apply_default_css=False, elem_id="fcn-many-progress")
@@ -220,4 +223,4 @@ def many_tab(handlers: Many, kind: gr.Radio, distinct: gr.Checkbox, opacity: gr.
     )
     say_on_failure(run, NOT_FINISHED, [progress])
     cancel.click(handlers.stopped, done, progress, cancels=[run], queue=False, api_visibility="private")
-    kind.change(handlers.networks, kind, network, queue=False, api_visibility="private")
+    kind.change(handlers.choose, kind, network, queue=False, api_visibility="private")

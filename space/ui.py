@@ -27,7 +27,7 @@ from space.waiting import NETWORKS, AttendedQueue
 
 STYLES = ("page.css", "explanation.css", "explain.css", "several.css", "phone.css")
 
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js", "downloads.js")
+SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js", "downloads.js", "live.js")
 """The first one has what they share."""
 
 DEFAULT_OPACITY = 60

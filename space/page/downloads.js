@@ -1,4 +1,4 @@
-// Saves files: a zip that the server has made, and what a panel shows. And stops a camera.
+// Saves files: a zip that the server has made, and what a panel shows.
 (() => {
   function save(address, name) {
     const link = document.createElement("a");
@@ -41,6 +41,4 @@
     save(address, button.dataset.name);
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
   });
-
-  window.fcnStopCamera = () => document.querySelector('#fcn-camera [aria-label="start recording"]')?.click();
 })();
