@@ -34,7 +34,7 @@ MAX_PIXELS = 4_000_000
 COUNTED = 8
 """The last answers, over which the rate is measured."""
 
-PAUSE = 5
+PAUSE = 15
 """Seconds without a picture after which the rate is measured anew."""
 
 HINT = "Start the camera and press Record: what the quickest network sees in it is shown here."

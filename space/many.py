@@ -15,7 +15,7 @@ from fcn_hf.palettes import label_picture, overlay
 from space.devices import on_gpu
 from space.downloads import new_folder, safe_stem, summary, write_zip, zip_button
 from space.inference import Kind, Segmenter, compare
-from space.layout import page_text, say_on_failure
+from space.layout import page_text
 from space.panels import DISPLAY_SIDE, file_stem, message, milliseconds, percent
 from space.pictures import PictureError, shrink
 from space.uploads import MAX_FILES, limited
@@ -26,9 +26,7 @@ CLASSES_SHOWN = 3
 
 HINT = f"Choose up to {MAX_FILES} pictures above."
 NOTHING_DONE = "Nothing is done yet: please choose pictures, have them segmented, and then download them."
-NOT_FINISHED = (
-    "This ended, as the notice says (perhaps too many waited). What is done is kept: please send the others again."
-)
+NOT_STARTED = "Nothing is done: this was cancelled, or refused as the notice says (perhaps too many waited)."
 
 Shown = tuple[str, list[tuple[str, str]], str, "Batch | None"]
 """Where it stands (HTML), the overlays' files with their captions, the figures (HTML), and all that is done."""
@@ -126,11 +124,11 @@ class Many:
         """The choice of a network, for another kind."""
         return gr.Dropdown(self.choices(name), value=FINEST)
 
-    def stopped(self, batch: Batch | None) -> Any:
-        """Where it stands once the visitor has cancelled."""
-        if batch is None or len(batch.entries) == batch.total:
-            return gr.skip()
-        return message(f"Cancelled. {said(batch)}")
+    def stopped(self, batch: Batch | None) -> str:
+        """Where it stands when it was cancelled, or something failed."""
+        if batch is None:
+            return message(NOT_STARTED, "error")
+        return message(f"Stopped: {said(batch)} What is done is kept, for the zip too.")
 
     def everything(self, batch: Batch | None) -> str:
         """A zip with the label maps and overlays of what is done, and `figures.json`."""
@@ -200,7 +198,6 @@ def many_tab(handlers: Many, kind: gr.Radio, distinct: gr.Checkbox, opacity: gr.
         progress = gr.HTML(apply_default_css=False, elem_id="fcn-many-progress")
         overlays = gr.Gallery(
             label="Overlays",
-            columns=4,
             height="auto",
             object_fit="contain",
             interactive=False,
@@ -221,6 +218,7 @@ def many_tab(handlers: Many, kind: gr.Radio, distinct: gr.Checkbox, opacity: gr.
         api_visibility="private",
         **MANY,
     )
-    say_on_failure(run, NOT_FINISHED, [progress])
-    cancel.click(handlers.stopped, done, progress, cancels=[run], queue=False, api_visibility="private")
+    # What is cancelled counts as failed.
+    run.failure(handlers.stopped, done, progress, queue=False, api_visibility="private")
+    cancel.click(None, cancels=[run], api_visibility="private")
     kind.change(handlers.choose, kind, network, queue=False, api_visibility="private")
