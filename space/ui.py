@@ -57,7 +57,7 @@ THEME = gr.themes.Default(
     neutral_hue="slate",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
-)
+).set(button_primary_background_fill="*primary_600")  # on which white text can be read
 
 
 Captioned = list[tuple[Image.Image, str]]
