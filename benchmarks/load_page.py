@@ -23,7 +23,8 @@ import psutil
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from space.inference import Segmenter, load_segmenters, model_ids
+from space.inference import Segmenter
+from space.kinds import load_segmenters, model_ids
 from space.pictures import read_picture
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Sp
 from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
 from fcn_hf.files import LFS_REMEDY, is_lfs_pointer
 from fcn_hf.hub_access import explained, open_repo
-from space.inference import model_ids
+from space.kinds import model_ids
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from space.inference import UNLABELLED
+from space.pictures import UNLABELLED
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.utils import get_upload_folder
 
+from fcn_hf.errors import FCNError
 from fcn_hf.palettes import label_picture, overlay
+from space.comparison import Comparison, compare
 from space.devices import on_gpu
-from space.inference import Comparison, Kind, Segmenter, compare
+from space.inference import Segmenter
+from space.kinds import Kind
 from space.panels import file_stem
-from space.pictures import PictureError
 from space.uploads import limited
 
 LONGEST_STEM = 60
@@ -35,34 +36,33 @@ class Downloads:
     """What the button calls. Everything a request needs arrives as an argument; only models are shared.
 
     Args:
-        kind: a kind of picture by its name.
-        palette: its classes' colours, by its name and whether for colour-blind eyes: uint8 of shape (classes, 3).
+        kind: gives the kind of a name, or raises `FCNError`.
         delete_later: told of each file before it is written, and deletes it when uploads of that age are.
     """
 
-    def __init__(
-        self,
-        kind: Callable[[str], Kind],
-        palette: Callable[[str, bool], np.ndarray],
-        delete_later: Callable[[Path], None],
-    ):
-        self.kind, self.palette, self.delete_later = kind, palette, delete_later
+    def __init__(self, kind: Callable[[str], Kind], delete_later: Callable[[Path], None]):
+        self.kind, self.delete_later = kind, delete_later
 
-    async def everything(self, name: str, upload: dict[str, Any] | None, distinct: bool, opacity: float) -> str:
+    async def everything(
+        self, name: str, upload: dict[str, Any] | None, distinct: bool, opacity: float, truth: dict[str, Any] | None
+    ) -> str:
         """A zip with each network's label map and overlay (PNG, of the picture's size) and `figures.json`."""
         if upload is None:
             raise gr.Error(NO_PICTURE, print_exception=False)
         path = new_folder() / f"{safe_stem(upload['path'])}.zip"
         self.delete_later(path)
         try:
-            await limited(on_gpu(self._write))(path, name, upload["path"], distinct, opacity / 100)
-        except PictureError as error:
+            true_path = truth["path"] if truth else None
+            await limited(on_gpu(self._write))(path, name, upload["path"], distinct, opacity / 100, true_path)
+        except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return str(path)
 
-    def _write(self, path: Path, name: str, picture_path: str, distinct: bool, opacity: float) -> None:
-        kind, colours = self.kind(name), self.palette(name, distinct)
-        result = compare(kind, picture_path)
+    def _write(
+        self, path: Path, name: str, picture_path: str, distinct: bool, opacity: float, truth_path: str | None
+    ) -> None:
+        kind = self.kind(name)
+        result, colours = compare(kind, picture_path, truth_path), kind.palette(distinct)
         networks = summary(kind.segmenters, result)
         with tempfile.TemporaryDirectory(dir=path.parent) as aside:
             files = {}
@@ -80,7 +80,7 @@ class Downloads:
                 "picture": Path(picture_path).name,
                 "size": result.picture.size,
                 "kind": kind.name,
-                "labels": kind.segmenters[0].labels,
+                "labels": kind.labels,
                 "palette": colours.tolist(),
                 "networks": networks,
             }

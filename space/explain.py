@@ -13,7 +13,8 @@ from fcn_hf.errors import FCNError
 from fcn_hf.explanation import PixelExplanation
 from fcn_hf.palettes import heat_overlay
 from fcn_hf.refinement import RefinementStep
-from space.inference import LONGEST_SIDE, Kind, Segmenter
+from space.inference import LONGEST_SIDE, Segmenter
+from space.kinds import Kind
 from space.pictures import shrink
 
 BRIGHTEST = 0.999
@@ -61,7 +62,7 @@ def ask(kind: Kind, picture: Image.Image, x: int, y: int) -> Question:
     """Ask every network of a kind about one pixel of a picture (RGB, W x H).
 
     Raises:
-        FCNError: the pixel isn't in the picture.
+        FCNError: the pixel isn't in the picture, or a network can't see a picture of its shape.
     """
     if not (0 <= x < picture.width and 0 <= y < picture.height):
         raise FCNError(
@@ -72,6 +73,7 @@ def ask(kind: Kind, picture: Image.Image, x: int, y: int) -> Question:
     seen_x, seen_y = int((x + 0.5) * seen.width / picture.width), int((y + 0.5) * seen.height / picture.height)
     answers = []
     for segmenter in kind.segmenters:
+        segmenter.check_shape(seen)
         start = time.perf_counter()
         explanation = explain_pixel(segmenter.on_device(), segmenter.processor, seen, seen_x, seen_y)
         seconds = time.perf_counter() - start
@@ -111,6 +113,11 @@ def finest_fcn(kind: Kind) -> Segmenter | None:
 
 
 def look_inside(segmenter: Segmenter, picture: Image.Image) -> tuple[Image.Image, list[RefinementStep]]:
-    """A picture (RGB) as networks see it, and the steps to the mask of one of them."""
+    """A picture (RGB) as networks see it, and the steps to the mask of one of them.
+
+    Raises:
+        FCNError: the network can't see a picture of this shape.
+    """
     seen = shrink(picture, LONGEST_SIDE)
+    segmenter.check_shape(seen)
     return seen, refinement(segmenter.on_device(), segmenter.processor, seen)

@@ -13,15 +13,21 @@ from fcn_hf.palettes import heat_overlay, label_picture
 from fcn_hf.refinement import RefinementStep
 from space.classifier import CLASSES, STRIDE, WINDOW, AnswerMap, class_heat
 from space.explain import NetworkExplanation, Question, heat_picture
-from space.inference import UNLABELLED, Segmenter
+from space.inference import Segmenter
 from space.panels import data_uri, fact_list, hex_colour, milliseconds, percent
+from space.pictures import UNLABELLED
 
 TOP = 5
 """Classes whose probabilities are shown."""
 
 
 def question_panels(question: Question, colours: np.ndarray) -> str:
-    """A pixel's explanation by each network: what it depends on, what could be seen, and how sure the network is."""
+    """A pixel's explanation by each network: what it depends on, what could be seen, and how sure the network is.
+
+    Args:
+        question: the pixel, and the networks' answers.
+        colours: of the classes of all networks, uint8 of shape (classes, 3).
+    """
     figures = "".join(_network(question, answer, colours) for answer in question.answers)
     return (
         f'<section class="fcn-why" aria-label="Why this pixel" style="{_aspect(question.seen)};'
@@ -54,7 +60,7 @@ def _network(question: Question, answer: NetworkExplanation, colours: np.ndarray
         f'<div class="fcn-ask-view" data-width="{width}" data-height="{height}"><img src="{heat}" '
         f'alt="The picture, bright where the answer {label} of {name} at x {question.x}, y {question.y} depends on it">'
         f'{field}<i class="fcn-cross" style="{place}"></i></div>'
-        f"{_bars(explanation.probabilities, segmenter.labels, colours)}{fact_list(facts)}</figure>"
+        f"{_bars(explanation.probabilities, segmenter.labels, colours[segmenter.ids])}{fact_list(facts)}</figure>"
     )
 
 
@@ -66,7 +72,15 @@ def _field_text(answer: NetworkExplanation) -> str:
 
 
 def inside_panels(segmenter: Segmenter, seen: Image.Image, steps: Sequence[RefinementStep], colours: np.ndarray) -> str:
-    """The steps to a mask, one of which is shown; which one, radio buttons choose without the server."""
+    """The steps to a mask, one of which is shown; which one, radio buttons choose without the server.
+
+    Args:
+        segmenter: whose mask it is.
+        seen: the picture, RGB, W x H.
+        steps: their masks are (H, W), in the network's own ids.
+        colours: of the classes of all networks that are shown together, uint8 of shape (classes, 3).
+    """
+    colours = colours[segmenter.ids]
     photo = data_uri(seen, "JPEG", quality=90)
     choices = "".join(
         f'<label><input type="radio" name="fcn-step" value="{index}"{" checked" if index == 0 else ""}>'

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from PIL import Image
 
 from fcn_hf.errors import FCNError
@@ -16,7 +15,7 @@ from space.classifier import CLASSES, STRIDE, WINDOW, answer_map, class_heat, cr
 from space.devices import on_gpu
 from space.explain import NetworkExplanation, ask, finest_fcn, heat_picture, look_inside
 from space.explain_panels import answer_panel, inside_panels, map_panel, question_panels, times_panel
-from space.inference import Kind
+from space.kinds import Kind
 from space.layout import page_text, say_on_failure
 from space.panels import message
 from space.pictures import read_picture
@@ -34,31 +33,36 @@ RECOLOUR = "() => { window.fcnRefresh('.fcn-recolour'); }"
 
 
 class Explanations:
-    """What the events call. Everything a request needs arrives as an argument; only models are shared."""
+    """What the events call. Everything a request needs arrives as an argument; only models are shared.
 
-    def __init__(self, kinds: Mapping[str, Kind], palette: Callable[[str, bool], np.ndarray]):
-        self.kinds, self.palette = kinds, palette
+    Args:
+        kind: gives the kind of a name, or raises `FCNError`.
+    """
+
+    def __init__(self, kind: Callable[[str], Kind]):
+        self.kind = kind
 
     def why(self, name: str, upload: dict[str, Any] | None, distinct: bool, x: Any, y: Any) -> tuple[str, Any, Any]:
         """The explanation of one pixel as HTML, and that pixel: the nearest one where the picture is smaller."""
         if upload is None:
             return message(HINT), x, y
         try:
-            picture = read_picture(upload["path"])
+            kind, picture = self.kind(name), read_picture(upload["path"])
             x, y = (min(max(whole(value), 0), side - 1) for value, side in zip((x, y), picture.size, strict=True))
-            question = ask(self.kinds[name], picture, x, y)
+            question = ask(kind, picture, x, y)
         except FCNError as error:
             return message(str(error), "error"), x, y
-        return question_panels(question, self.palette(name, distinct)), question.x, question.y
+        return question_panels(question, kind.palette(distinct)), question.x, question.y
 
     def inside(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> str:
         """The steps to the mask of the finest FCN, as HTML."""
-        segmenter = finest_fcn(self.kinds[name])
-        if upload is None or segmenter is None:
-            return message(HINT if segmenter else NO_FCN)
         try:
+            kind = self.kind(name)
+            segmenter = finest_fcn(kind)
+            if upload is None or segmenter is None:
+                return message(HINT if segmenter else NO_FCN)
             seen, steps = look_inside(segmenter, read_picture(upload["path"]))
-            return inside_panels(segmenter, seen, steps, self.palette(name, distinct))
+            return inside_panels(segmenter, seen, steps, kind.palette(distinct))
         except FCNError as error:
             return message(str(error), "error")
 
@@ -97,7 +101,7 @@ class Explanations:
         if image is None:
             raise gr.Error(NOT_UPLOADED, print_exception=False)
         try:
-            question = ask(self.kinds[kind], read_picture(image["path"]), whole(x), whole(y))
+            question = ask(self.kind(kind), read_picture(image["path"]), whole(x), whole(y))
         except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
         pictures = [(heat_picture(question.seen, a.explanation), a.segmenter.name) for a in question.answers]

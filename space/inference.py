@@ -1,12 +1,12 @@
-"""Models, loaded once; pictures in, label maps out."""
+"""A network with its image processor: pictures in, label maps out; and how well they fit the truth."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,14 @@ from fcn_hf.errors import FCNError, in_one_line
 from fcn_hf.metrics import BoundaryF1, ConfusionMatrix
 from fcn_hf.prediction import load_model
 from space.devices import device
-from space.pictures import EXAMPLES, Examples, read_layers, shrink
-
-MODELS = Path(__file__).parent / "models"
-KINDS = {"everyday": "Everyday photos", "street": "Streets", "indoor": "Rooms"}
-"""What the page's own models know, by the names of their folders; its first one is shown first."""
-
-MAX_MODELS = 4
-"""Panels that still stand side by side on a laptop's screen."""
-
-UNLABELLED = 255
-"""Id in an 8-bit label map that is no class; so a model has at most as many classes."""
+from space.pictures import UNLABELLED, shrink
 
 LONGEST_SIDE = 1024
 """Pixels that a network sees at most along a side: time and memory grow with the area, and a phone's 12 megapixels
 would take a free Space minutes while adding little to classes learnt on pictures of about 500 pixels."""
+
+MOST_PIXELS = 12_000_000
+"""To which an image processor may bring a picture: those that ask for a shorter side make wide strips very long."""
 
 TIMED_PASSES = 3
 TIMING_BUDGET = 0.5
@@ -41,7 +34,7 @@ a new size allocates memory, which would make whichever network comes first look
 
 
 class ModelError(FCNError):
-    """The page can't start with these models; the message names the one at fault and the way out."""
+    """These models can't be shown; the message names the one at fault and the way out."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Segmentation:
     """What one network says about one picture.
 
     Args:
-        mask: (H, W) uint8 class ids, at the picture's own size.
+        mask: (H, W) uint8 class ids, at the picture's own size; `Segmenter.classes` has their names.
         seconds: one forward pass, from pixel values to a score per class and pixel.
         shares: class name -> part of the picture's area, 0..1, in id order.
     """
@@ -66,11 +59,13 @@ class Segmenter:
     Args:
         name: short name for a caption, such as "FCN-8s".
         source: Hub id or folder it was loaded from.
-        labels: class names in id order.
+        labels: names of its own classes in id order.
         stride: pixels between two of the finest scores (32, 16 or 8); None for a network that isn't an FCN.
         parameters: how many numbers it has learnt.
         model: the network, in evaluation mode.
         processor: its image processor.
+        beside: class names in the order of the ids that its masks are to have, its own labels among them: those of all
+            networks that are shown together. Its own ids without it.
         passes: how often a pass is timed at most; the fastest one counts.
     """
 
@@ -81,20 +76,36 @@ class Segmenter:
     parameters: int
     model: Any
     processor: Any
+    beside: tuple[str, ...] | None = None
     passes: int = TIMED_PASSES
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the ids in its masks."""
+        return self.labels if self.beside is None else self.beside
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """The id in its masks of each of its own classes, uint8 of shape (its own classes,)."""
+        places = {name: index for index, name in enumerate(self.classes)}
+        return np.array([places[name] for name in self.labels], dtype=np.uint8)
+
     @classmethod
-    def from_pretrained(cls, source: str) -> Segmenter:
+    def from_pretrained(cls, source: str, folder: Path | None = None) -> Segmenter:
         """Load a Hub id or a local model folder.
+
+        Args:
+            source: where it comes from.
+            folder: where its files are, if they were brought there; nothing else is looked at then.
 
         Raises:
             ModelError: no such model, not a semantic segmentation model, it needs a library that isn't installed, too
                 many classes, or several of one name.
         """
         try:
-            model, processor = load_model(source)
+            model, processor = load_model(str(folder or source))
         except FCNError as error:
-            raise ModelError(f"{error} (FCN_MODELS takes model folders or Hub ids, separated by commas)") from error
+            raise ModelError(str(error).replace(str(folder), source)) from error
         except ImportError as error:
             raise ModelError(f"the model '{source}' needs what isn't installed: {in_one_line(error)}") from error
         id2label, stride = model.config.id2label, getattr(model.config, "prediction_stride", None)
@@ -119,17 +130,32 @@ class Segmenter:
 
     @torch.inference_mode()
     def segment(self, picture: Image.Image) -> Segmentation:
-        """Name the class of every pixel of an RGB picture of any size."""
+        """Name the class of every pixel of an RGB picture of any size.
+
+        Raises:
+            FCNError: the picture is so narrow that the image processor would make it too large.
+        """
         seen = shrink(picture, LONGEST_SIDE)
+        self.check_shape(seen)
         model = self.on_device()
         inputs = self.processor(images=seen, return_tensors="pt").to(device())
         outputs, seconds = _timed_forward(model, inputs, self.passes)
         ids = self.processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
-        mask = Image.fromarray(ids.to(torch.uint8).cpu().numpy())
+        mask = Image.fromarray(self.ids[ids.to(torch.uint8).cpu().numpy()])
         if mask.size != picture.size:
             mask = mask.resize(picture.size, Image.Resampling.NEAREST)
         values = np.asarray(mask)
-        return Segmentation(values, seconds, shares(values, self.labels))
+        return Segmentation(values, seconds, shares(values, self.classes))
+
+    def check_shape(self, seen: Image.Image) -> None:
+        """Raise `FCNError` if the image processor would bring a picture to more than `MOST_PIXELS`."""
+        size = getattr(self.processor, "size", None) or {}
+        shorter, longer = size.get("shortest_edge"), size.get("longest_edge")
+        if shorter and not longer and shorter**2 * max(seen.size) / min(seen.size) > MOST_PIXELS:
+            raise FCNError(
+                f"This picture is too narrow for {self.name}, which sees it with a shorter side of {shorter} pixels: "
+                "please cut off some of its longer one."
+            )
 
 
 def _timed_forward(model: Any, inputs: Mapping[str, torch.Tensor], passes: int) -> tuple[Any, float]:
@@ -157,140 +183,34 @@ def shares(mask: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
     return dict(zip(labels, (counts / max(counts.sum(), 1)).tolist(), strict=True))
 
 
-def mean_iou(mask: np.ndarray, truth: np.ndarray, num_labels: int) -> float:
-    """Mean intersection over union (0..1) of a (H, W) label map on its ground truth, over the classes that occur."""
+def mean_iou(mask: np.ndarray, truth: np.ndarray, num_labels: int, known: np.ndarray | None = None) -> float:
+    """Mean intersection over union (0..1) of a (H, W) label map on its ground truth, over the classes that occur.
+
+    Args:
+        mask, truth: (H, W) ids.
+        num_labels: how many classes there are.
+        known: ids of those that the network knows, where others know more. The mean is over these, as it could never
+            score on the others; but all labelled pixels count. So whatever a network that knows few classes says where
+            the truth is another class makes its score worse, as it does for one that knows all.
+    """
     matrix = ConfusionMatrix(num_labels, ignore_index=UNLABELLED)
     matrix.update(mask.astype(np.int64), truth.astype(np.int64))
-    return float(matrix.compute()["mean_iou"])
+    return _mean(matrix.compute()["per_class_iou"], known)
 
 
-def boundary_f1(mask: np.ndarray, truth: np.ndarray, num_labels: int) -> float:
-    """How well a (H, W) label map draws the boundaries of its ground truth, 0..1: see `fcn_hf.metrics.BoundaryF1`."""
+def boundary_f1(mask: np.ndarray, truth: np.ndarray, num_labels: int, known: np.ndarray | None = None) -> float:
+    """How well a (H, W) label map draws the boundaries of its ground truth, 0..1: see `fcn_hf.metrics.BoundaryF1`.
+
+    Arguments as for `mean_iou`; the mean is over the known classes here too.
+    """
     counts = BoundaryF1(num_labels, ignore_index=UNLABELLED)
     counts.update(mask.astype(np.int64), truth.astype(np.int64))
-    return float(counts.compute()["boundary_f1"])
+    return _mean(counts.compute()["per_class_boundary_f1"], known)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of picture: the networks that know it, and its examples.
-
-    Args:
-        name: as the API takes it.
-        title: as the page shows it.
-        segmenters: one to `MAX_MODELS` networks with the same classes, from coarse to fine.
-        examples: pictures of this kind.
-    """
-
-    name: str
-    title: str
-    segmenters: tuple[Segmenter, ...]
-    examples: Examples
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Several networks on one picture.
-
-    Args:
-        picture: RGB, W x H.
-        results: one per network, in their order; masks are (H, W).
-        truth: (H, W) uint8 ids, 255 = unlabelled, when the picture is an example.
-        scores: mean IoU (0..1) of each network on the truth; None without one.
-        boundary_scores: boundary F1 (0..1) likewise.
-    """
-
-    picture: Image.Image
-    results: tuple[Segmentation, ...]
-    truth: np.ndarray | None
-    scores: tuple[float | None, ...]
-    boundary_scores: tuple[float | None, ...]
-
-
-def compare(kind: Kind, path: str | os.PathLike[str]) -> Comparison:
-    """Read a picture file and let every network segment it. Nothing is kept: the same file gives the same masks.
-
-    Where the file is wholly transparent there is nothing to name: those pixels are unlabelled.
-
-    Raises:
-        PictureError: the file can't be read as a picture.
-    """
-    picture, nothing = read_layers(path)
-    labels = kind.segmenters[0].labels
-    truth = kind.examples.truth(picture, labels)
-    results = tuple(segmenter.segment(picture) for segmenter in kind.segmenters)
-    scores, boundary_scores = (
-        tuple(None if truth is None else score(result.mask, truth, len(labels)) for result in results)
-        for score in (mean_iou, boundary_f1)
-    )
-    if nothing is not None:
-        masks = [np.where(nothing, np.uint8(UNLABELLED), result.mask) for result in results]
-        results = tuple(
-            replace(result, mask=mask, shares=shares(mask, labels)) for result, mask in zip(results, masks, strict=True)
-        )
-    return Comparison(picture, results, truth, scores, boundary_scores)
-
-
-def model_ids(environment: Mapping[str, str] = os.environ) -> dict[str, tuple[str, ...]]:
-    """The models to compare, by kind of picture: those of `FCN_MODELS`, separated by commas, as the one kind "models",
-    or those that come with the page.
-
-    Raises:
-        ModelError: more than `MAX_MODELS`.
-    """
-    ids = tuple(name.strip() for name in environment.get("FCN_MODELS", "").split(",") if name.strip())
-    if len(ids) > MAX_MODELS:
-        raise ModelError(f"FCN_MODELS names {len(ids)} models; the page compares 1 to {MAX_MODELS}.")
-    if ids:
-        return {"models": ids}
-    folders = {kind: [MODELS / kind / f"fcn-{stride}s" for stride in (32, 16, 8)] for kind in KINDS}
-    found = {kind: tuple(str(folder) for folder in each if folder.is_dir()) for kind, each in folders.items()}
-    return {kind: each for kind, each in found.items() if each}
-
-
-def load_kinds(ids: Mapping[str, Sequence[str]]) -> tuple[Kind, ...]:
-    """Load the models of each kind, and its examples; models of one's own meet the examples of their classes.
-
-    Raises:
-        ModelError: as `load_segmenters`.
-    """
-    kinds = []
-    every = {name: Examples.from_folder(EXAMPLES / name) for name in KINDS}
-    for name, sources in ids.items():
-        segmenters = load_segmenters(sources)
-        alike = [examples for examples in every.values() if examples.labels == segmenters[0].labels]
-        examples = every.get(name) or next(iter(alike), Examples())
-        kinds.append(Kind(name, KINDS.get(name, "Your models"), segmenters, examples))
-    return tuple(kinds)
-
-
-def load_segmenters(ids: Sequence[str]) -> tuple[Segmenter, ...]:
-    """Load each model once; two that would share a name are told apart by where they came from.
-
-    Raises:
-        ModelError: a model is missing, or its class names differ from the first one's.
-    """
-    segmenters = tuple(Segmenter.from_pretrained(name) for name in ids)
-    for segmenter in segmenters[1:]:
-        if segmenter.labels != segmenters[0].labels:
-            raise ModelError(
-                f"the model '{segmenter.source}' has other classes ({_brief(segmenter.labels)}) than "
-                f"'{segmenters[0].source}' ({_brief(segmenters[0].labels)}); models on one page must share them."
-            )
-    return tuple(_distinct(segmenter, segmenters) for segmenter in segmenters)
-
-
-def _distinct(segmenter: Segmenter, others: Sequence[Segmenter]) -> Segmenter:
-    alike = [_source_tail(other) for other in others if other.name == segmenter.name]
-    if len(alike) == 1:
-        return segmenter
-    tail = _source_tail(segmenter)
-    return replace(segmenter, name=f"{segmenter.name} ({tail if alike.count(tail) == 1 else segmenter.source})")
-
-
-def _source_tail(segmenter: Segmenter) -> str:
-    return "/".join(Path(segmenter.source).parts[-2:])
-
-
-def _brief(labels: Sequence[str]) -> str:
-    return f"{len(labels)}: {', '.join(labels[:3])}, ..." if len(labels) > 3 else f"{len(labels)}: {', '.join(labels)}"
+def _mean(by_class: Mapping[str, float], known: np.ndarray | None) -> float:
+    """Of the classes that have a score; NaN if none has."""
+    scores = np.array(list(by_class.values()))
+    scores = scores if known is None else scores[known]
+    scored = scores[~np.isnan(scores)]
+    return float(scored.mean()) if scored.size else float("nan")

@@ -15,7 +15,8 @@ import numpy as np
 from fcn_hf.image_inputs_fcn import read_rgb
 from fcn_hf.palettes import overlay
 from space.devices import on_gpu
-from space.inference import Kind, Segmenter, shares
+from space.inference import Segmenter, shares
+from space.kinds import Kind
 from space.layout import page_text
 from space.panels import data_uri, hex_colour, message, percent
 from space.pictures import shrink
@@ -49,8 +50,8 @@ STOP = "() => { window.fcnStopCamera(); return %s; }"
 class Live:
     """What the event calls; arguments are those of `space.downloads.Downloads`."""
 
-    def __init__(self, kind: Callable[[str], Kind], palette: Callable[[str, bool], np.ndarray]):
-        self.kind, self.palette = kind, palette
+    def __init__(self, kind: Callable[[str], Kind]):
+        self.kind = kind
 
     def show(
         self, name: str, image: dict[str, Any], distinct: bool, opacity: float, answered: tuple[float, ...]
@@ -59,11 +60,12 @@ class Live:
         were answered (seconds)."""
         try:
             picture = shrink(read_rgb(image["url"], "The camera's picture", MAX_PIXELS), LONGEST_SIDE)
+            kind = self.kind(name)
+            segmenter = quickest(kind)
+            mask = replace(segmenter, passes=1).segment(picture).mask
         except ValueError as error:
-            raise gr.Error(f"{error}.", print_exception=False) from error
-        segmenter = quickest(self.kind(name))
-        mask = replace(segmenter, passes=1).segment(picture).mask
-        colours = self.palette(name, distinct)
+            raise gr.Error(f"{str(error).rstrip('.')}.", print_exception=False) from error
+        colours = kind.palette(distinct)
         laid_over = data_uri(overlay(picture, mask, colours, opacity / 100), "JPEG", quality=90, subsampling=0)
         now = time.monotonic()
         answered = (*(answered if answered and now - answered[-1] < PAUSE else ()), now)[-COUNTED:]
@@ -90,7 +92,7 @@ def live_panel(
 ) -> str:
     """The overlay (a data URI) with its network's name, the rate, and the colours of what is seen."""
     width, height = size
-    each = zip(segmenter.labels, shares(mask, segmenter.labels).values(), colours.tolist(), strict=True)
+    each = zip(segmenter.classes, shares(mask, segmenter.classes).values(), colours.tolist(), strict=True)
     seen = [(name, share, colour) for name, share, colour in each if share > 0]
     items = "".join(
         f'<li data-colour="{",".join(map(str, colour))}"><i style="background:{hex_colour(colour)}"></i>'

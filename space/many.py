@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
+from fcn_hf.errors import FCNError
 from fcn_hf.palettes import label_picture, overlay
+from space.comparison import compare
 from space.devices import on_gpu
 from space.downloads import new_folder, safe_stem, summary, write_zip, zip_button
-from space.inference import Kind, Segmenter, compare
+from space.inference import Segmenter
+from space.kinds import Kind
 from space.layout import page_text
 from space.panels import DISPLAY_SIDE, file_stem, message, milliseconds, percent
-from space.pictures import PictureError, shrink
+from space.pictures import shrink
 from space.uploads import MAX_FILES, limited
 from space.waiting import FILES, MANY
 
@@ -53,13 +55,8 @@ class Many:
     """What the events call; arguments are those of `space.downloads.Downloads`. Only models are shared: what is done is
     in the visitor's `gr.State`."""
 
-    def __init__(
-        self,
-        kind: Callable[[str], Kind],
-        palette: Callable[[str, bool], np.ndarray],
-        delete_later: Callable[[Path], None],
-    ):
-        self.kind, self.palette, self.delete_later = kind, palette, delete_later
+    def __init__(self, kind: Callable[[str], Kind], delete_later: Callable[[Path], None]):
+        self.kind, self.delete_later = kind, delete_later
 
     async def run(
         self, name: str, files: list[dict[str, Any]] | None, network: Any, distinct: bool, opacity: float
@@ -68,14 +65,10 @@ class Many:
         if not files:
             yield message(HINT), [], "", None
             return
-        segmenter = self.network(name, network)
-        head = {
-            "kind": name,
-            "network": segmenter.name,
-            "model": segmenter.source,
-            "labels": segmenter.labels,
-            "palette": self.palette(name, distinct).tolist(),
-        }
+        try:
+            head = await limited(self._head)(name, network, distinct)
+        except FCNError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         batch = Batch(new_folder(), head, len(files))
         for number, file in enumerate(files, 1):
             shown = Path(file["path"]).name
@@ -84,41 +77,41 @@ class Many:
             for path in _parts(stem):
                 self.delete_later(path)
             try:
-                entry = await limited(on_gpu(self._one))(name, segmenter.name, file["path"], distinct, opacity, stem)
-            except (PictureError, gr.Error) as error:
+                entry = await limited(on_gpu(self._one))(name, head["network"], file["path"], distinct, opacity, stem)
+            except (FCNError, gr.Error) as error:
                 entry = {"error": error.message if isinstance(error, gr.Error) else str(error)}
             batch = replace(batch, entries=(*batch.entries, {"picture": shown, **entry}))
         yield self._shown(batch, said(batch))
 
+    def _head(self, name: str, network: Any, distinct: bool) -> dict[str, Any]:
+        kind = self.kind(name)
+        segmenter = network_of(kind, network)
+        return {
+            "kind": kind.name,
+            "network": segmenter.name,
+            "model": segmenter.source,
+            "labels": kind.labels,
+            "palette": kind.palette(distinct).tolist(),
+        }
+
     def _one(self, name: str, network: str, path: str, distinct: bool, opacity: float, stem: Path) -> dict[str, Any]:
         """Write the label map and the overlay of one picture; what `figures.json` says of it."""
-        segmenter = replace(self.network(name, network), passes=1)
-        result = compare(replace(self.kind(name), segmenters=(segmenter,)), path)
-        colours, mask = self.palette(name, distinct), result.results[0].mask
+        kind = self.kind(name)
+        segmenter = replace(network_of(kind, network), passes=1)
+        result = compare(replace(kind, segmenters=(segmenter,)), path)
+        colours, mask = kind.palette(distinct), result.results[0].mask
         label_map, laid_over = _parts(stem)
         label_picture(mask, colours).save(label_map)
         overlay(shrink(result.picture, DISPLAY_SIDE), mask, colours, opacity / 100).save(laid_over, quality=90)
         files = {"label_map": label_map.name, "overlay": laid_over.name}
         return {"size": result.picture.size, **files, **summary((segmenter,), result)[0]}
 
-    def network(self, name: str, chosen: Any) -> Segmenter:
-        """One of a kind's networks by its name, or the finest.
-
-        Raises:
-            gr.Error: there is none of this name.
-        """
-        segmenters = self.kind(name).segmenters
-        if chosen == FINEST:
-            return segmenters[-1]
-        for segmenter in segmenters:
-            if segmenter.name == chosen:
-                return segmenter
-        names = ", ".join(segmenter.name for segmenter in segmenters)
-        raise gr.Error(f"There is no network {str(chosen)[:40]!r} here, but: {names}.", print_exception=False)
-
     def choices(self, name: str) -> list[str]:
         """What can be chosen of a kind's networks."""
-        return [FINEST, *(segmenter.name for segmenter in self.kind(name).segmenters)]
+        try:
+            return [FINEST, *(segmenter.name for segmenter in self.kind(name).segmenters)]
+        except FCNError:  # of which those who ask for masks are told
+            return [FINEST]
 
     def choose(self, name: str) -> gr.Dropdown:
         """The choice of a network, for another kind."""
@@ -145,6 +138,21 @@ class Many:
             (str(batch.folder / each["overlay"]), each["picture"]) for each in batch.entries if "overlay" in each
         ]
         return message(text), overlays, figures_table(batch.entries), batch
+
+
+def network_of(kind: Kind, chosen: Any) -> Segmenter:
+    """One of a kind's networks by its name, or the finest.
+
+    Raises:
+        FCNError: there is none of this name.
+    """
+    if chosen == FINEST:
+        return kind.segmenters[-1]
+    for segmenter in kind.segmenters:
+        if segmenter.name == chosen:
+            return segmenter
+    names = ", ".join(segmenter.name for segmenter in kind.segmenters)
+    raise FCNError(f"There is no network {str(chosen)[:40]!r} here, but: {names}.")
 
 
 def _parts(stem: Path) -> tuple[Path, Path]:
@@ -221,4 +229,5 @@ def many_tab(handlers: Many, kind: gr.Radio, distinct: gr.Checkbox, opacity: gr.
     # What is cancelled counts as failed.
     run.failure(handlers.stopped, done, progress, queue=False, api_visibility="private")
     cancel.click(None, cancels=[run], api_visibility="private")
-    kind.change(handlers.choose, kind, network, queue=False, api_visibility="private")
+    # Not past the queue, as it may load models that were typed in.
+    kind.change(limited(handlers.choose), kind, network, preprocess=False, api_visibility="private", **FILES)

@@ -19,8 +19,8 @@ from PIL import Image
 
 from fcn_hf.palettes import distinct_palette, label_picture
 from space.disagreement import Disagreement
-from space.inference import UNLABELLED, Segmentation, Segmenter, shares
-from space.pictures import shrink
+from space.inference import Segmentation, Segmenter, shares
+from space.pictures import UNLABELLED, shrink
 
 DISPLAY_SIDE = 1024
 """Pixels along the longest side of what is shown; a panel is 300-600 CSS pixels wide. Downloads keep the full size."""
@@ -66,11 +66,13 @@ def model_panel(
     if boundary_score is not None:
         facts.append(("Boundary F1", percent(boundary_score)))
     note = f"one score every {segmenter.stride} pixels" if segmenter.stride else segmenter.source
+    if len(segmenter.labels) < len(segmenter.classes):
+        note += f", knows {len(segmenter.labels)} of {len(segmenter.classes)} classes"
     return Panel(segmenter.name, note, result.mask, result.shares, tuple(facts))
 
 
 def truth_panel(truth: np.ndarray, labels: Sequence[str]) -> Panel:
-    """The panel of an example's ground truth."""
+    """The panel of a ground truth."""
     facts = (("Labelled", percent(float((truth != UNLABELLED).mean()))),)
     return Panel("Ground truth", "what each pixel really is", truth, shares(truth, labels), facts)
 

@@ -19,6 +19,13 @@ EXAMPLES = Path(__file__).parent / "examples"
 MAX_PIXELS = 50_000_000
 """Largest picture that is decoded: 150 MB as RGB, and about what a phone's camera gives at most."""
 
+UNLABELLED = 255
+"""Id in an 8-bit label map that is no class; so a model has at most as many classes."""
+
+EXPECTED_TRUTH = (
+    "Expected is a PNG of 8 bits a pixel, or with a palette, of the picture’s own size, whose pixel values are the ids "
+    f"of the classes, or {UNLABELLED} where nothing is known."
+)
 
 BROWSER_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "MPO", "PNG", "WEBP")
 """What browsers show, by Pillow's names."""
@@ -26,6 +33,10 @@ BROWSER_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "MPO", "PNG", "WEBP")
 
 class PictureError(FCNError):
     """A file that can't be shown as a picture; the message is a sentence for the person who chose it."""
+
+
+class TruthError(FCNError):
+    """A label map that can't be the truth of a picture; the message says what was expected."""
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
@@ -54,6 +65,43 @@ def read_layers(path: str | os.PathLike[str]) -> tuple[Image.Image, np.ndarray |
     # Pillow goes to RGBA from all modes with transparency but this one.
     picture = picture.convert("LA") if picture.mode == "La" else picture
     return rgb, np.asarray(picture.convert("RGBA").getchannel("A")) == 0
+
+
+def read_truth(path: str | os.PathLike[str], size: tuple[int, int], num_labels: int) -> np.ndarray:
+    """A visitor's label map of a picture.
+
+    Args:
+        path: a PNG of one channel of 8 bits, or with a palette, whose pixel values are class ids, or 255.
+        size: (width, height) of the picture.
+        num_labels: how many classes there are.
+
+    Returns:
+        (H, W) uint8 ids in 0..num_labels-1, 255 = unlabelled.
+
+    Raises:
+        TruthError: it is anything else; the message says what was expected.
+    """
+    try:
+        image = open_picture(Path(path), "The truth", MAX_PIXELS)
+    except ValueError as error:
+        raise TruthError(f"{error}. {EXPECTED_TRUTH}") from error
+    found = _peek(path)[0]
+    if found != "PNG":
+        raise TruthError(f"The truth is a {found} file, not a PNG. {EXPECTED_TRUTH}")
+    if image.mode not in ("1", "L", "P"):
+        raise TruthError(f"The truth has pixels of mode {image.mode}, which are no ids of 8 bits. {EXPECTED_TRUTH}")
+    if image.size != size:
+        sizes = " x ".join(map(str, image.size)), " x ".join(map(str, size))
+        raise TruthError(f"The truth has {sizes[0]} pixels and the picture {sizes[1]}. {EXPECTED_TRUTH}")
+    truth = np.asarray(image).astype(np.uint8)
+    unknown = [value for value in np.unique(truth).tolist() if num_labels <= value < UNLABELLED]
+    if unknown:
+        listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise TruthError(
+            f"The truth has the values {listed}, but these networks' classes are 0 to {num_labels - 1}. "
+            f"{EXPECTED_TRUTH}"
+        )
+    return truth
 
 
 def browser_copy(path: str | os.PathLike[str], max_bytes: int) -> Path | None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from PIL import Image
 from starlette.middleware import Middleware
 
-from fcn_hf.palettes import class_colours, distinct_palette, label_picture, overlay
+from fcn_hf.errors import FCNError
+from fcn_hf.palettes import label_picture, overlay
+from space.comparison import compare
 from space.devices import on_gpu
 from space.disagreement import disagreement
 from space.downloads import Downloads, summary, zip_button
 from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
-from space.inference import Kind, Segmenter, compare, load_kinds, model_ids
+from space.inference import ModelError
+from space.kinds import Kind, load_kinds, model_ids
 from space.layout import page_text, say_on_failure
 from space.live import Live, live_tab
 from space.many import Many, many_tab
+from space.models_ui import models_accordion
 from space.panels import comparison, message, model_panel, truth_panel
-from space.pictures import PictureError, browser_copy, has_several_frames, read_picture
+from space.pictures import PictureError, TruthError, browser_copy, has_several_frames, read_picture
+from space.typed_models import TypedModels, are_allowed, is_home
 from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, AddressError, NothingFetched, UploadsOnly, limited
 from space.waiting import NETWORKS, AttendedQueue
 
@@ -45,6 +50,8 @@ HINT = "Choose a picture above, or one of the examples, and the networks will co
 
 SEVERAL_FRAMES = "This file holds several frames or pages, of which the first is taken."
 
+TRUTH_TAKEN = "The truth was of the picture and the classes before, so it was taken away: please add the new one."
+
 NOT_SHOWN = "This picture was not segmented, as the notice says (perhaps too many waited): please choose it again."
 
 SET_OPACITY = """(value) => {
@@ -65,68 +72,91 @@ Captioned = list[tuple[Image.Image, str]]
 
 
 class Handlers:
-    """What the events call. Everything a request needs arrives as an argument; only models and examples are shared."""
+    """What the events call. Everything a request needs arrives as an argument; only models and examples are shared.
 
-    def __init__(self, kinds: Sequence[Kind]):
-        self.kinds = {kind.name: kind for kind in kinds}
-        self._colours = {kind.name: own_colours(kind.segmenters[0]) for kind in kinds}
+    Args:
+        kinds: those of the page.
+        typed: loads those that visitors type in; None where they may not.
+    """
 
-    def palette(self, name: str, distinct: bool = False) -> np.ndarray:
-        """The colours of a kind's classes, uint8 of shape (classes, 3): the models' own, or those that colour-blind
-        eyes tell apart."""
-        own = self._colours[name]
-        return np.array(distinct_palette(len(own)), np.uint8) if distinct else own
+    def __init__(self, kinds: Sequence[Kind], typed: TypedModels | None = None):
+        self.kinds, self.typed = {kind.name: kind for kind in kinds}, typed
 
-    def show_upload(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> tuple[Any, Any]:
-        """What the picture field is to hold, and the comparison of it; `upload` is Gradio's file data, or None.
+    def kind(self, name: str) -> Kind:
+        """One of the page's kinds, or the models that a name consists of.
+
+        Raises:
+            ModelError: there is none, or its models can't be loaded.
+        """
+        if name in self.kinds:
+            return self.kinds[name]
+        if self.typed is None:
+            raise ModelError(f"There is no kind of picture {name[:40]!r}, but: {', '.join(self.kinds)}.")
+        return self.typed.kind(name)
+
+    def show_upload(
+        self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None = None
+    ) -> tuple[Any, Any, Any]:
+        """What the picture field is to hold, the comparison of it, and what the field of the truth is to hold; `upload`
+        and `truth` are Gradio's file data, or None.
 
         For a picture that browsers can't show, the field gets a copy that they can; that change is the next event.
         """
-        path = upload["path"] if upload else None
+        path = path_of(upload)
         if path and has_several_frames(path):
             gr.Info(SEVERAL_FRAMES)
         try:
             copy = browser_copy(path, MAX_UPLOAD_BYTES) if path else None
         except PictureError:
             copy = None
-        return (gr.skip(), self.show(name, path, distinct)) if copy is None else (str(copy), gr.skip())
+        taken = without(truth)
+        return (gr.skip(), self.show(name, path, distinct), taken) if copy is None else (str(copy), gr.skip(), taken)
 
-    def show(self, name: str, path: str | None, distinct: bool = False) -> str:
+    def show_again(self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None) -> str:
+        """The comparison of a picture that is there already, in other colours or with another truth."""
+        return self.show(name, path_of(upload), distinct, path_of(truth))
+
+    def show(self, name: str, path: str | None, distinct: bool = False, truth: str | None = None) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it; `distinct` asks for the
-        colours that colour-blind eyes tell apart."""
+        colours that colour-blind eyes tell apart. Below a sentence on a wrong truth there is the comparison without."""
         if path is None:
             return message(HINT)
-        kind = self.kinds[name]
         try:
-            result = compare(kind, path)
-        except PictureError as error:
+            kind = self.kind(name)
+            result = compare(kind, path, truth)
+        except TruthError as error:
+            gr.Warning(str(error))
+            return message(str(error), "error") + self.show(name, path, distinct)
+        except FCNError as error:
             gr.Warning(str(error))
             return message(str(error), "error")
         each = zip(kind.segmenters, result.results, result.scores, result.boundary_scores, strict=True)
         panels = [model_panel(*parts) for parts in each]
-        labels = kind.segmenters[0].labels
+        labels = kind.labels
         masks, names = [one.mask for one in result.results], [segmenter.name for segmenter in kind.segmenters]
         if result.truth is not None:
             panels.append(truth_panel(result.truth, labels))
         found = disagreement(masks, names, result.truth)
-        return comparison(result.picture, panels, labels, self.palette(name, distinct), found)
+        return comparison(result.picture, panels, labels, kind.palette(distinct), found)
 
     def gallery(self, name: str) -> gr.Dataset:
-        """The examples of a kind of picture."""
-        paths = [str(path) for path in self.kinds[name].examples.paths]
+        """The examples of a kind of picture; none of one that isn't loaded, as nothing may be loaded past the queue."""
+        paths = [str(path) for path in self._examples(name)]
         return gr.Dataset(samples=[[path] for path in paths], visible=bool(paths))
 
-    def choose(self, name: str, upload: dict[str, Any] | None, distinct: bool) -> tuple[Any, Any]:
+    def choose(
+        self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None = None
+    ) -> tuple[Any, Any, Any]:
         """For another kind of picture: its first example in place of another kind's, or else the same picture by its
-        networks."""
-        paths = self.kinds[name].examples.paths
+        networks. What the fields are to hold is as in `show_upload`."""
+        paths = self._examples(name)
         if paths and (upload is None or self.is_example(upload["path"])):
-            return str(paths[0]), gr.skip()
-        return gr.skip(), self.show(name, upload["path"] if upload else None, distinct)
+            return str(paths[0]), gr.skip(), without(truth)
+        return gr.skip(), self.show(name, path_of(upload), distinct), without(truth)
 
     def example(self, name: str, index: int) -> str:
         """The path of one of a kind's examples."""
-        paths = self.kinds[name].examples.paths
+        paths = self._examples(name)
         if not isinstance(index, int) or index not in range(len(paths)):
             raise gr.Error(f"There is no example {str(index)[:40]!r}.", print_exception=False)
         return str(paths[index])
@@ -138,41 +168,45 @@ class Handlers:
             return False
         return any(picture in kind.examples for kind in self.kinds.values())
 
-    def answer(self, image: dict[str, Any] | None, kind: str) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
-        """Segment one picture with every network of one kind of picture ("everyday", "street").
+    def _examples(self, name: str) -> tuple[Path, ...]:
+        kind = self.kinds[name] if name in self.kinds else self.typed and self.typed.ready(name)
+        return kind.examples.paths if kind else ()
+
+    def answer(
+        self, image: dict[str, Any] | None, kind: str, truth: dict[str, Any] | None = None
+    ) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
+        """Segment one picture with every network of one kind of picture ("everyday", "street"; or one to four models,
+        as "owner/name,owner/other").
 
         Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
-        model, seconds, parameters, share of each class (0..1), mean IoU and boundary F1 (0..1; null unless the picture
-        is an example).
+        model, seconds, parameters, share of each class (0..1), mean IoU and boundary F1 (0..1; null unless the truth, a
+        label map like these, is sent too or the picture is an example).
         """
         if image is None:
             raise gr.Error(NOT_UPLOADED, print_exception=False)
         try:
-            result = compare(self.kinds[kind], image["path"])
-        except PictureError as error:
+            networks = self.kind(kind)
+            result = compare(networks, image["path"], path_of(truth))
+        except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        segmenters, colours = self.kinds[kind].segmenters, self.palette(kind)
+        segmenters, colours = networks.segmenters, networks.palette()
         named = list(zip(segmenters, result.results, strict=True))
         overlays = [(overlay(result.picture, r.mask, colours, API_OPACITY), s.name) for s, r in named]
         label_maps = [(label_picture(r.mask, colours), s.name) for s, r in named]
         return overlays, label_maps, summary(segmenters, result)
 
 
-def own_colours(segmenter: Segmenter) -> np.ndarray:
-    """The colours that a model brings, uint8 of shape (classes, 3).
+def path_of(upload: dict[str, Any] | None) -> str | None:
+    """Where an uploaded file is; `upload` is Gradio's file data, or None."""
+    return upload["path"] if upload else None
 
-    Distinct ones where those aren't RGB in 0..255, or classes share one: the browser knows a class by its colour.
-    """
-    count = len(segmenter.labels)
-    try:
-        given = list(getattr(segmenter.model.config, "palette", None) or [])[:count]
-        colours = class_colours(segmenter.model.config)
-    except (TypeError, ValueError, OverflowError):
-        given, colours = [], np.empty((0, 3), np.uint8)
-    unchanged = [list(colour) for colour in given] == colours[: len(given)].tolist()
-    if unchanged and len(np.unique(colours, axis=0)) == count:
-        return colours
-    return np.array(distinct_palette(count), np.uint8)
+
+def without(truth: dict[str, Any] | None) -> Any:
+    """What the field of the truth is to hold when picture or classes are others: nothing, and the visitor is told."""
+    if truth is None:
+        return gr.skip()
+    gr.Info(TRUTH_TAKEN)
+    return None
 
 
 def build() -> gr.Blocks:
@@ -182,7 +216,7 @@ def build() -> gr.Blocks:
         ModelError: the models of `FCN_MODELS` can't be loaded or don't fit together.
     """
     kinds = load_kinds(model_ids())
-    handlers = Handlers(kinds)
+    handlers = Handlers(kinds, TypedModels(is_home(address()[0])) if are_allowed() else None)
     paths = [str(path) for path in kinds[0].examples.paths]
     first = paths[0] if paths else None
     if first is not None:
@@ -200,6 +234,10 @@ def build() -> gr.Blocks:
             visible=len(kinds) > 1,
             elem_id="fcn-kind",
         )
+        # What chooses a kind, and the field that has its name.
+        choosing: list[tuple[Any, Any]] = [(kind.input, kind)]
+        if handlers.typed:
+            choosing.append(models_accordion(handlers.typed, kind, choices))
         with gr.Row(elem_id="fcn-controls"):
             picture = gr.Image(
                 value=first,
@@ -239,51 +277,58 @@ def build() -> gr.Blocks:
                     elem_id="fcn-distinct",
                     container=False,
                 )
+                with gr.Accordion("The truth", open=False, elem_id="fcn-truth"):
+                    truth = gr.Image(
+                        image_mode=None,
+                        type="filepath",
+                        sources=["upload", "clipboard"],
+                        label="The truth (label PNG, optional)",
+                        placeholder="A PNG whose pixel values are class ids",
+                        buttons=[],
+                        height=170,
+                    )
                 gr.HTML(page_text("hint.html"), apply_default_css=False)
-        known = handlers.kinds.__getitem__
-        downloads = Downloads(known, handlers.palette, page.delete_later)
-        explanations = Explanations(handlers.kinds, handlers.palette)
+        downloads = Downloads(handlers.kind, page.delete_later)
+        explanations = Explanations(handlers.kind)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Compare"):
                 gr.HTML(page_text("tools.html"), apply_default_css=False)
                 results = gr.HTML(
                     handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
                 )
-                zip_button(downloads.everything, [kind, picture, distinct, opacity], **NETWORKS)
-            many_tab(Many(known, handlers.palette, page.delete_later), kind, distinct, opacity)
-            live_tab(Live(known, handlers.palette), kind, distinct, opacity)
+                zip_button(downloads.everything, [kind, picture, distinct, opacity, truth], **NETWORKS)
+            many_tab(Many(handlers.kind, page.delete_later), kind, distinct, opacity)
+            live_tab(Live(handlers.kind), kind, distinct, opacity)
             explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), NETWORKS)
         gr.HTML(page_text("explanation.html"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
         comparing: dict[str, Any] = {
-            "inputs": [kind, picture, distinct],
-            "outputs": [picture, results],
             "preprocess": False,
             "trigger_mode": "always_last",
             "show_progress_on": results,
             "api_visibility": "private",
             **NETWORKS,
         }
-        shown = picture.change(limited(on_gpu(handlers.show_upload)), **comparing)
-        chosen = kind.change(limited(on_gpu(handlers.choose)), **comparing)
-        recoloured = distinct.input(limited(on_gpu(handlers.show_upload)), **comparing)
+        # A truth is of one picture and one list of classes, so it goes with them.
+        asked, fields = [picture, distinct, truth], [picture, results, truth]
+        shown = picture.change(limited(on_gpu(handlers.show_upload)), [kind, *asked], fields, **comparing)
+        choose = limited(on_gpu(handlers.choose))
+        chosen = [trigger(choose, [name, *asked], fields, **comparing) for trigger, name in choosing]
+        again = [distinct.input, truth.upload, truth.clear]
+        recoloured = gr.on(again, limited(on_gpu(handlers.show_again)), [kind, *asked], results, **comparing)
         # Past the queue, so that a full one leaves no examples of another kind.
-        kind.change(handlers.gallery, kind, gallery, queue=False, api_visibility="private")
-        for event, refresh in ((shown, REFRESH), (chosen, REFRESH), (recoloured, RECOLOUR)):
+        past: dict[str, Any] = {"preprocess": False, "queue": False, "api_visibility": "private"}
+        for trigger, name in choosing:
+            trigger(handlers.gallery, name, gallery, **past)
+        for event, refresh in (*((each, REFRESH) for each in (shown, *chosen)), (recoloured, RECOLOUR)):
             # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
             # failure.
             say_on_failure(event, NOT_SHOWN, [results])
             for follow in (event.success, event.failure):
                 follow(None, None, None, js=refresh, api_visibility="private")
-        gallery.click(
-            handlers.example,
-            [kind, gallery],
-            picture,
-            queue=False,
-            api_visibility="private",
-        )
+        gallery.click(handlers.example, [kind, gallery], picture, **past)
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
 
         with gr.Group(visible=False):
@@ -292,6 +337,7 @@ def build() -> gr.Blocks:
                 [
                     gr.Image(label="image", type="filepath"),
                     gr.Radio(choices, value=kinds[0].name, label="kind"),
+                    gr.Image(label="truth", type="filepath"),
                 ],
                 [
                     gr.Gallery(label="overlays", format="png"),

@@ -318,5 +318,5 @@ class Handler(BaseHTTPRequestHandler):
 
     def describe_repo(self, repo: Repo, commit: Commit | None = None) -> None:
         commit = commit or repo.branches["main"][-1]
-        about = {"id": repo.id, "sha": commit.oid, "private": repo.private, "tags": []}
-        self.send({**about, "siblings": [{"rfilename": path} for path in sorted(commit.files)]})
+        files = [{"rfilename": path, "size": len(data)} for path, data in sorted(commit.files.items())]
+        self.send({"id": repo.id, "sha": commit.oid, "private": repo.private, "tags": [], "siblings": files})

@@ -32,6 +32,13 @@ def model_folders(tmp_path_factory) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
+def pets(tmp_path_factory) -> str:
+    """The folder of an FCN-16s that knows a class of the examples, and two others around it."""
+    classes = {0: "cat", 1: LABELS[3], 2: "dog"}
+    return str(save_tiny(tmp_path_factory.mktemp("pets") / "fcn-pets", prediction_stride=16, id2label=classes))
+
+
+@pytest.fixture(scope="session")
 def noise_picture():
     """The maker of pictures: `noise_picture(width, height, seed)`."""
     return _noise_picture

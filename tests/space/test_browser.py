@@ -1,5 +1,6 @@
 """The page in a real browser: a result at once, layers that answer without the server, and room on a phone."""
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from fcn_hf.palettes import distinct_palette
-from space.inference import load_segmenters
+from space.inference import mean_iou
+from space.kinds import load_segmenters
 from space.pictures import EXAMPLES, read_picture
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -359,6 +361,66 @@ def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
     page.locator("#fcn-examples button.gallery-item").nth(1).click()
     page.wait_for_function(changed, arg=recoloured)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_models_are_typed_in_and_a_truth_is_added(page, server, model_folders, pets, tmp_path):
+    """By keyboard: networks of different classes in the legend's colours, and how right they are."""
+    networks, picture = load_segmenters((model_folders[2], pets)), read_picture(FIRST)
+    masks = [network.segment(picture).mask for network in networks]
+    accordion = page.get_by_role("button", name="Other models")
+    accordion.focus()
+    accordion.press("Enter")
+    field = page.get_by_label("One to four models")
+    field.fill("./nowhere")
+    before = first_mask(page)
+    field.press("Enter")
+    page.get_by_text("There is no model './nowhere': expected is owner/name").wait_for()
+    page.get_by_text("the choice above stays as it was").wait_for()
+    assert first_mask(page) == before and page.get_by_label("Your models").count() == 0
+
+    field.fill(f"{model_folders[2]} , {pets}")
+    field.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("FCN-16s, which knows 3 classes").wait_for()
+    page.wait_for_function("document.querySelectorAll('.fcn-panel').length === 2")
+    assert page.get_by_label("Your models").is_checked()
+    notes = page.locator(".fcn-panel figcaption span").all_inner_texts()
+    assert [note.split(", knows ")[1] for note in notes] == ["11 of 13 classes", "3 of 13 classes"]
+    assert page.locator(".fcn-class").all_inner_texts() == list(networks[0].classes)
+    legend = page.locator(".fcn-class").all()
+    colours = [tuple(map(int, each.get_attribute("data-colour").split(","))) for each in legend]
+    for index, mask in enumerate(masks):
+        source = page.locator(".fcn-panel .fcn-mask").nth(index).get_attribute("src")
+        shown = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")
+        assert np.array_equal(shown, np.array(colours, np.uint8)[mask])
+
+    page.get_by_role("button", name="The truth").first.press("Enter")
+    truth = page.locator("#fcn-truth input[type=file]")
+    Image.fromarray(masks[1]).convert("RGB").save(tmp_path / "bad.png")
+    truth.set_input_files(tmp_path / "bad.png")
+    page.get_by_role("alert").filter(has_text="Expected is a PNG of 8 bits a pixel").first.wait_for()
+    assert page.locator(".fcn-panel").count() == 2
+    page.click('#fcn-truth button[aria-label="Remove Image"]')
+    page.wait_for_function("!document.querySelector('#fcn-comparison .fcn-error')")
+    Image.fromarray(masks[1]).save(tmp_path / "truth.png")
+    truth.set_input_files(tmp_path / "truth.png")
+    page.wait_for_function("document.querySelectorAll('.fcn-panel').length === 3")
+    scores = [figure.inner_text() for figure in page.locator(".fcn-panel dl").all()]
+    expected = mean_iou(masks[0], masks[1], 13, networks[0].ids)
+    assert f"{expected * 100:.1f} %" in scores[0].split("Mean IoU")[1].split("Boundary")[0]
+    assert "100.0 %" in scores[1].split("Mean IoU")[1].split("Boundary")[0]
+    assert "only FCN-16s is right" in page.locator(".fcn-disagreement").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+    upload(page, EXAMPLES / "street" / "street-3.png")
+    page.get_by_text("so it was taken away").wait_for()
+    page.wait_for_function("document.querySelectorAll('.fcn-panel').length === 2")
+    page.get_by_role("tab", name="Why this pixel?").click()
+    page.locator(".fcn-why figure").nth(1).wait_for()
+    bar = page.locator(".fcn-why figure").nth(1).locator("tr").first
+    at = networks[0].classes.index(bar.locator("th").inner_text())
+    drawn = bar.locator("i").evaluate("bar => getComputedStyle(bar).backgroundColor")
+    assert drawn == f"rgb({', '.join(map(str, colours[at]))})"
 
 
 def test_a_classifier_answers_everywhere_for_any_class(page):

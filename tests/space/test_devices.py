@@ -8,7 +8,8 @@ import torch
 
 from space import devices, explain, inference
 from space.explain_ui import Explanations
-from space.inference import Kind, Segmenter, load_kinds
+from space.inference import Segmenter
+from space.kinds import Kind, load_kinds
 from space.pictures import Examples
 from space.ui import Handlers
 
@@ -48,7 +49,7 @@ def test_what_handlers_take_and_give_can_travel(zero_gpu, monkeypatch, model_fol
     assert "fcn-panel" in devices.on_gpu(handlers.choose)("street", upload, True)[1]
     overlays, label_maps, summary = devices.on_gpu(handlers.answer)(upload, "street")
     assert overlays[0][0].size == label_maps[0][0].size == (40, 30) and len(summary) == 3
-    explanations = Explanations(handlers.kinds, handlers.palette)
+    explanations = Explanations(handlers.kind)
     assert "fcn-why" in devices.on_gpu(explanations.why)("street", upload, False, 3, 4)[0]
     assert "fcn-inside" in devices.on_gpu(explanations.inside)("street", upload, True)
     pictures, answers = devices.on_gpu(explanations.explain)(upload, "street", 3, 4)

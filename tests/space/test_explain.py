@@ -15,7 +15,7 @@ from space.classifier import CLASSES, AnswerMap, answer_map, class_heat, classif
 from space.explain import ask, finest_fcn, look_inside
 from space.explain_panels import inside_panels, question_panels
 from space.explain_ui import whole
-from space.inference import Kind, load_segmenters
+from space.kinds import Kind, load_segmenters
 from space.pictures import EXAMPLES, Examples, read_picture
 from tests.helpers import save_tiny
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.load_page import local_answers, wrong_answers
-from space.inference import load_segmenters
+from space.kinds import load_segmenters
 from space.pictures import EXAMPLES
 from tests.space.visitors import HTTP, listen, trigger
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,13 @@ def test_download_is_the_label_map_at_full_size_and_the_display_is_not():
     files = {kind: re.search(rf'{kind}="data:image/png;base64,([^"]+)"', html)[1] for kind in ("src", "href")}
     sizes = {kind: Image.open(io.BytesIO(base64.b64decode(text))).size for kind, text in files.items()}
     assert sizes == {"src": (1024, 768), "href": (2000, 1500)}
+
+
+def test_a_network_that_knows_fewer_classes_says_so(mask):
+    network = replace(segmenter("FCN-8s", ("sky", "road")), beside=("road", "sky", "car"))
+    result = Segmentation(mask, 0.0123, shares(mask, network.classes))
+    assert model_panel(network, result, 0.5).note == "one score every 8 pixels, knows 2 of 3 classes"
+    assert network.ids.tolist() == [1, 0]
 
 
 def test_names_are_escaped(mask):

@@ -5,7 +5,17 @@ import pytest
 from PIL import Image
 
 from space import pictures
-from space.pictures import EXAMPLES, Examples, PictureError, browser_copy, has_several_frames, read_layers, read_picture
+from space.pictures import (
+    EXAMPLES,
+    Examples,
+    PictureError,
+    TruthError,
+    browser_copy,
+    has_several_frames,
+    read_layers,
+    read_picture,
+    read_truth,
+)
 from tests.helpers import REFUSED_PICTURES, picture_modes
 
 ROTATED_BY_90 = {0x0112: 6}
@@ -25,6 +35,31 @@ def save(tmp_path):
 def test_plain_picture_is_read_exactly(save, noise_picture):
     picture = noise_picture(20, 10)
     assert np.array_equal(read_picture(save(picture, "a.png")), picture)
+
+
+def test_a_truth_is_read_as_ids(save):
+    ids = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
+    picture = Image.fromarray(ids)
+    assert np.array_equal(read_truth(save(picture, "a.png"), (3, 2), 3), ids)
+    picture.putpalette(bytes(range(256)) * 3)
+    assert np.array_equal(read_truth(save(picture, "b.png", transparency=255), (3, 2), 3), ids)
+
+
+@pytest.mark.parametrize(
+    ("picture", "name", "sentence"),
+    [
+        (Image.new("L", (3, 2), 3), "a.png", "the values 3, but these networks' classes are 0 to 2"),
+        (Image.new("L", (2, 3)), "a.png", "2 x 3 pixels and the picture 3 x 2"),
+        (Image.new("RGB", (3, 2)), "a.png", "pixels of mode RGB"),
+        (Image.new("I;16", (3, 2)), "a.png", "pixels of mode I;16"),
+        (Image.new("L", (3, 2)), "a.jpg", "is a JPEG file"),
+        (Image.new("L", (3, 2)), "a.gif", "is a GIF file"),
+        (Image.new("L", (9000, 9000)), "a.png", "too many pixels"),
+    ],
+)
+def test_what_is_no_truth_is_a_sentence(save, picture, name, sentence):
+    with pytest.raises(TruthError, match=f"{sentence}.*Expected is a PNG of 8 bits"):
+        read_truth(save(picture, name), (3, 2), 3)
 
 
 def test_one_pixel_is_a_picture(save):

@@ -22,7 +22,8 @@ from PIL import Image
 from benchmarks.load_page import local_answers, mixed_pictures, wrong_answers
 from fcn_hf.palettes import distinct_palette, voc_palette
 from space import ui, uploads
-from space.inference import Segmentation, Segmenter, load_segmenters
+from space.inference import Segmentation, Segmenter
+from space.kinds import load_segmenters, own_colours
 from space.pictures import EXAMPLES, read_picture
 from tests.helpers import free_port
 from tests.space.visitors import call, send, trigger
@@ -47,7 +48,7 @@ def test_the_endpoints_are_typed(client):
     }
     kind = {"kind": "Literal['models']"}
     assert set(inputs) == {"/compare", "/explain", "/classify"}
-    assert inputs["/compare"] == {"image": "filepath", **kind}
+    assert inputs["/compare"] == {"image": "filepath", **kind, "truth": "filepath"}
     assert inputs["/explain"] == {"image": "filepath", **kind, "x": "int", "y": "int"}
     assert inputs["/classify"] == {"image": "filepath", "class_name": "str"}
 
@@ -167,6 +168,37 @@ def test_a_number_out_of_range_is_answered_with_a_sentence(server, value):
             assert not success and re.search("There is no example|Please send a picture", output["error"])
 
 
+def test_typed_models_are_a_kind_to_those_who_have_no_session(client, model_folders, pets, labels):
+    kind = f"{model_folders[2]}, {pets}"
+    _, label_maps, summary = client.predict(handle_file(STREET), kind, api_name="/compare")
+    networks = load_segmenters((model_folders[2], pets))
+    for network, label_map, entry in zip(networks, label_maps, summary, strict=True):
+        assert list(entry["shares"]) == [*labels, "cat", "dog"] and entry["mean_iou"] is None
+        assert np.array_equal(Image.open(label_map["image"]), network.segment(read_picture(STREET)).mask)
+    _, answers = client.predict(handle_file(STREET), kind, 240, 180, api_name="/explain")
+    assert list(answers[1]["probabilities"]) == ["cat", labels[3], "dog"]
+    for api_name, more in (("/compare", ()), ("/explain", (0, 0))):
+        with pytest.raises(AppError, match="no model './nowhere': expected is owner/name"):
+            client.predict(handle_file(STREET), "./nowhere", *more, api_name=api_name)
+
+
+def test_a_truth_is_scored_and_a_wrong_one_is_a_sentence(client, noise_picture, labels, tmp_path):
+    noise_picture(50, 40).save(tmp_path / "a.png")
+    _, label_maps, _ = ask(client, tmp_path / "a.png")
+    for each, label_map in zip((32, 16, 8), label_maps, strict=True):
+        shutil.copy(label_map["image"], tmp_path / f"{each}.png")
+    truth = handle_file(tmp_path / "8.png")
+    scores = [
+        entry["mean_iou"]
+        for entry in client.predict(handle_file(tmp_path / "a.png"), truth=truth, api_name="/compare")[2]
+    ]
+    assert scores[2] == 1 and max(scores[:2]) < 1
+    with pytest.raises(AppError, match="50 x 40 pixels and the picture 480 x 360.*Expected is a PNG"):
+        client.predict(handle_file(STREET), truth=truth, api_name="/compare")
+    with pytest.raises(AppError, match="Please send a picture"):
+        client.predict(handle_file(STREET), truth={"path": str(STREET), "meta": META}, api_name="/compare")
+
+
 def test_no_address_is_fetched(server):
     for address in ("http://example.com/a.png", "HTTPS://example.com/a.png", "http%3A//example.com"):
         answer = httpx.get(f"{server}/gradio_api/file={address}")
@@ -280,7 +312,7 @@ def test_a_port_that_is_none_is_refused(monkeypatch, port):
 def test_colours_that_tell_no_classes_apart_are_replaced(palette):
     def colours(palette):
         model = SimpleNamespace(config=SimpleNamespace(num_labels=2, palette=palette))
-        return ui.own_colours(Segmenter("a", "a", ("cat", "dog"), 8, 1, model, None)).tolist()
+        return own_colours(Segmenter("a", "a", ("cat", "dog"), 8, 1, model, None)).tolist()
 
     assert colours(palette) == distinct_palette(2)
     assert colours([[9, 8, 7], (200, 255, 0)]) == [[9, 8, 7], [200, 255, 0]] and colours(None) == voc_palette(2)

@@ -44,7 +44,7 @@ def worker():
 def served(worker, model_folders, tmp_path_factory):
     """A page in this process, with one network, and its address."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Segmenter, "segment", lambda self, picture: worker.segment(picture, self.labels))
+        patch.setattr(Segmenter, "segment", lambda self, picture: worker.segment(picture, self.classes))
         patch.setenv("FCN_MODELS", model_folders[0])
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
         worker.allowed.release()  # for the first example, which the page shows at once

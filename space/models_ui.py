@@ -1,0 +1,70 @@
+"""The field in which visitors type models, which then are a kind of picture beside the page's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from fcn_hf.errors import FCNError
+from space.inference import Segmenter
+from space.layout import say_on_failure
+from space.panels import message
+from space.typed_models import MAX_TEXT, TITLE, TypedModels
+from space.uploads import limited
+
+NOT_LOADED = "These models were not loaded, as the notice says; the choice above stays as it was."
+
+
+def models_accordion(
+    typed: TypedModels, kind: gr.Radio, choices: list[tuple[str, str]]
+) -> tuple[Callable[..., Any], gr.Textbox]:
+    """The field, closed at first, to be called inside the page's blocks.
+
+    Returns what makes an event that follows when models are loaded, and the field that has their names: the choice of
+    `kind` isn't there yet in each browser when that event is sent.
+
+    Args:
+        typed: loads the models.
+        kind: gets them as a choice of this visitor's, and has it chosen.
+        choices: the page's own kinds, title and name.
+    """
+
+    def load(text: Any) -> tuple[Any, str]:
+        try:
+            loaded = typed.kind(text)
+        except FCNError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+        update = gr.Radio([*choices, (TITLE, loaded.name)], value=loaded.name, visible=True)
+        return update, message(f"Loaded: {', '.join(map(_described, loaded.segmenters))}.")
+
+    places = "Hub ids, or folders on this machine," if typed.at_home else "ids of the Hub,"
+    with gr.Accordion("Other models", open=False, elem_id="fcn-models"):
+        text = gr.Textbox(
+            label=f"One to four models: {places} separated by commas",
+            placeholder="owner/name, owner/other",
+            max_lines=1,
+            max_length=MAX_TEXT,
+        )
+        button = gr.Button("Compare these models")
+        said = gr.HTML(apply_default_css=False)
+    event = gr.on(
+        [text.submit, button.click],
+        limited(load),
+        text,
+        [kind, said],
+        preprocess=False,
+        trigger_mode="once",
+        show_progress_on=said,
+        # Beside the line in which networks compute, so that no visitor waits for another one's models.
+        concurrency_id="models",
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    say_on_failure(event, NOT_LOADED, [said])
+    return event.success, text
+
+
+def _described(segmenter: Segmenter) -> str:
+    return f"{segmenter.name}, which knows {len(segmenter.labels)} classes"
