@@ -50,10 +50,6 @@ STOP = "() => { window.fcnStopCamera(); return %s; }"
 class Live:
     """What the event calls. Everything a request needs arrives as an argument; only models are shared.
 
-    Args:
-        kind: gives the kind of a name, or raises `FCNError`.
-    """
-
     def __init__(self, kind: Callable[[str], Kind]):
         self.kind = kind
 
