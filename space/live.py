@@ -48,7 +48,7 @@ STOP = "() => { window.fcnStopCamera(); return %s; }"
 
 
 class Live:
-    """What the event calls. Everything a request needs arrives as an argument; only models are shared.
+    """What the event calls; arguments are those of `space.downloads.Downloads`."""
 
     def __init__(self, kind: Callable[[str], Kind]):
         self.kind = kind
