@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import medians, parser, report, torchfcn_fcn8s
-from fcn_hf.optimization import keep_freed_memory
+from fcn_hf.memory import keep_freed_memory
 from fcn_hf.prediction import load_model
 from space.kinds import load_kinds, model_ids
 

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.timing import in_onnx_runtime, medians, parser, report, torchfcn_fcn8s
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, optimize
-from fcn_hf.optimization import keep_freed_memory
+from fcn_hf.memory import keep_freed_memory
 
 PEER = "torchfcn"
 QUOTED = {"SDS, as the paper has it": 50_000, "FCN-8s on a K40c, as the paper has it": 175}

@@ -25,7 +25,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from benchmarks.timing import parser, report
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.optimization import keep_freed_memory
+from fcn_hf.memory import keep_freed_memory
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.examples import Collator, SegmentationDataset
 from training.streets import streets_dataset

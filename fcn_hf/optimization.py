@@ -1,6 +1,5 @@
 """The same answers in less time: what can be done once, when a model is loaded, instead of with every picture."""
 
-import ctypes
 from collections import Counter
 from typing import Any
 
@@ -13,10 +12,6 @@ from .errors import FCNError
 from .packed_convolution import pack_convolutions
 from .torch_calls import Call, Observer
 from .trunks_fcn import FCNTrunk
-
-# mallopt's names in malloc.h of the GNU C library, and what they are set to.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-NEVER, STEP = 2**31 - 1, 2**26
 
 PROBE = 64
 """Height and width, in pixels, of the picture with which layers are watched: two positions of the coarsest map."""
@@ -56,22 +51,6 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
 def refuse_to_save(*args: Any, **kwargs: Any) -> None:
     """In place of `save_pretrained`: an optimized model's weights aren't those that its config describes."""
     raise FCNError("This model was made for inference by optimize; save what from_pretrained gives, before optimize.")
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory of tensors that are gone for those that come.
-
-    The GNU C library hands large blocks back to the system and gets them anew for the next feature map, page by page:
-    much of a small net's time, and of its training's. A process then stays as large as it was at its largest, and with
-    pictures of ever other sizes it grows: it is for commands that end, not for servers. Other C libraries have no such
-    switch; nothing is done there.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, STEP)):
-        mallopt(parameter, value)
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from .configuration_fcn import check_id2label
 from .errors import FCNError, hub_reason
 from .files import LFS_REMEDY, is_lfs_pointer
 from .image_inputs_fcn import open_picture
-from .optimization import keep_freed_memory, optimize
+from .memory import keep_freed_memory
+from .optimization import optimize
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcn_hf.errors import FCNError
+from fcn_hf.memory import hand_back_freed_memory
 from space.waiting import TAKING_TURNS
 
 META = {"_type": "gradio.FileData"}
@@ -36,6 +38,11 @@ FRAME_START = "data:image/jpeg;base64,"
 
 MAX_SECONDS = 60
 """After which a request is given up and the next one served."""
+
+HAND_BACK_EVERY = 10
+"""Requests after which freed memory is handed back: of pictures of ever other sizes the page would grow without end."""
+
+_runs = itertools.count(1)
 
 NOT_UPLOADED = (
     "Please send a picture: choose a file on the page, or handle_file(path of a file of yours). "
@@ -156,7 +163,10 @@ def frame(value: Any) -> str:
 
 
 def limited(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """The handler, given up after `MAX_SECONDS`: its thread may go on, but nobody waits for it."""
+    """The handler, given up after `MAX_SECONDS`: its thread may go on, but nobody waits for it.
+
+    Every `HAND_BACK_EVERY`th time the memory that it and those before it have freed is handed back.
+    """
 
     @functools.wraps(handler)
     async def run(*arguments: Any) -> Any:
@@ -165,6 +175,9 @@ def limited(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
                 return await anyio.to_thread.run_sync(handler, *arguments, abandon_on_cancel=True)
         except TimeoutError:
             raise gr.Error(TOO_LONG, print_exception=False) from None
+        finally:
+            if next(_runs) % HAND_BACK_EVERY == 0:
+                await anyio.to_thread.run_sync(hand_back_freed_memory)
 
     return run
 
