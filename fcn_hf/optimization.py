@@ -23,7 +23,7 @@ PROBE = 64
 
 
 def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
-    """Make a model answer faster. It is changed in place and for inference alone: it can't be saved, trained or given other weights.
+    """Make a model faster, in place and for inference alone: it can't be saved or trained, nor take other weights.
 
     Its answers stay the same but for rounding (about 1e-6 of the largest score in float32). Convolutions lie in memory
     channels last, which those of CPUs are fastest in, and batch normalisation is folded into the convolution before it.
