@@ -27,7 +27,7 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
 
     Its answers stay the same but for rounding (about 1e-6 of the largest score in float32). Convolutions lie in memory
     channels last, which those of CPUs are fastest in, and batch normalisation is folded into the convolution before it.
-    Of VGG, AlexNet and GoogLeNet, `packed_convolution.py` lays out the weights for the processor; of VGG with the
+    Of VGG and AlexNet, `packed_convolution.py` lays out the weights for the processor; of VGG with the
     release's 100 px of padding, `constant_border.py` leaves out what doesn't depend on the picture.
 
     Args:
