@@ -44,12 +44,7 @@ class Downloads:
         self.kind, self.delete_later = kind, delete_later
 
     async def everything(
-        self,
-        name: str,
-        upload: dict[str, Any] | None,
-        distinct: bool,
-        opacity: float,
-        truth: dict[str, Any] | None = None,
+        self, name: str, upload: dict[str, Any] | None, distinct: bool, opacity: float, truth: dict[str, Any] | None
     ) -> str:
         """A zip with each network's label map and overlay (PNG, of the picture's size) and `figures.json`."""
         if upload is None:
@@ -57,9 +52,8 @@ class Downloads:
         path = new_folder() / f"{safe_stem(upload['path'])}.zip"
         self.delete_later(path)
         try:
-            await limited(on_gpu(self._write))(
-                path, name, upload["path"], distinct, opacity / 100, truth and truth["path"]
-            )
+            true_path = truth["path"] if truth else None
+            await limited(on_gpu(self._write))(path, name, upload["path"], distinct, opacity / 100, true_path)
         except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return str(path)
@@ -68,7 +62,7 @@ class Downloads:
         self, path: Path, name: str, picture_path: str, distinct: bool, opacity: float, truth_path: str | None
     ) -> None:
         kind = self.kind(name)
-        colours, result = kind.palette(distinct), compare(kind, picture_path, truth_path)
+        result, colours = compare(kind, picture_path, truth_path), kind.palette(distinct)
         networks = summary(kind.segmenters, result)
         with tempfile.TemporaryDirectory(dir=path.parent) as aside:
             files = {}

@@ -48,11 +48,7 @@ STOP = "() => { window.fcnStopCamera(); return %s; }"
 
 
 class Live:
-    """What the event calls. Everything a request needs arrives as an argument; only models are shared.
-
-    Args:
-        kind: gives the kind of a name, or raises `FCNError`.
-    """
+    """What the event calls; arguments are those of `space.downloads.Downloads`."""
 
     def __init__(self, kind: Callable[[str], Kind]):
         self.kind = kind

@@ -66,18 +66,9 @@ class Many:
             yield message(HINT), [], "", None
             return
         try:
-            # Typed models may have to be loaded again.
-            kind = await limited(self.kind)(name)
+            head = await limited(self._head)(name, network, distinct)
         except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        segmenter = network_of(kind, network)
-        head = {
-            "kind": name,
-            "network": segmenter.name,
-            "model": segmenter.source,
-            "labels": kind.labels,
-            "palette": kind.palette(distinct).tolist(),
-        }
         batch = Batch(new_folder(), head, len(files))
         for number, file in enumerate(files, 1):
             shown = Path(file["path"]).name
@@ -86,11 +77,22 @@ class Many:
             for path in _parts(stem):
                 self.delete_later(path)
             try:
-                entry = await limited(on_gpu(self._one))(name, segmenter.name, file["path"], distinct, opacity, stem)
+                entry = await limited(on_gpu(self._one))(name, head["network"], file["path"], distinct, opacity, stem)
             except (FCNError, gr.Error) as error:
                 entry = {"error": error.message if isinstance(error, gr.Error) else str(error)}
             batch = replace(batch, entries=(*batch.entries, {"picture": shown, **entry}))
         yield self._shown(batch, said(batch))
+
+    def _head(self, name: str, network: Any, distinct: bool) -> dict[str, Any]:
+        kind = self.kind(name)
+        segmenter = network_of(kind, network)
+        return {
+            "kind": kind.name,
+            "network": segmenter.name,
+            "model": segmenter.source,
+            "labels": kind.labels,
+            "palette": kind.palette(distinct).tolist(),
+        }
 
     def _one(self, name: str, network: str, path: str, distinct: bool, opacity: float, stem: Path) -> dict[str, Any]:
         """Write the label map and the overlay of one picture; what `figures.json` says of it."""
@@ -106,7 +108,10 @@ class Many:
 
     def choices(self, name: str) -> list[str]:
         """What can be chosen of a kind's networks."""
-        return [FINEST, *(segmenter.name for segmenter in self.kind(name).segmenters)]
+        try:
+            return [FINEST, *(segmenter.name for segmenter in self.kind(name).segmenters)]
+        except FCNError:  # of which those who ask for masks are told
+            return [FINEST]
 
     def choose(self, name: str) -> gr.Dropdown:
         """The choice of a network, for another kind."""
@@ -142,7 +147,7 @@ def network_of(kind: Kind, chosen: Any) -> Segmenter:
     """One of a kind's networks by its name, or the finest.
 
     Raises:
-        gr.Error: there is none of this name.
+        FCNError: there is none of this name.
     """
     if chosen == FINEST:
         return kind.segmenters[-1]
@@ -150,7 +155,7 @@ def network_of(kind: Kind, chosen: Any) -> Segmenter:
         if segmenter.name == chosen:
             return segmenter
     names = ", ".join(segmenter.name for segmenter in kind.segmenters)
-    raise gr.Error(f"There is no network {str(chosen)[:40]!r} here, but: {names}.", print_exception=False)
+    raise FCNError(f"There is no network {str(chosen)[:40]!r} here, but: {names}.")
 
 
 def _parts(stem: Path) -> tuple[Path, Path]:
@@ -227,4 +232,5 @@ def many_tab(handlers: Many, kind: gr.Radio, distinct: gr.Checkbox, opacity: gr.
     # What is cancelled counts as failed.
     run.failure(handlers.stopped, done, progress, queue=False, api_visibility="private")
     cancel.click(None, cancels=[run], api_visibility="private")
+    # Not past the queue, as it may load models that were typed in.
     kind.change(limited(handlers.choose), kind, network, preprocess=False, api_visibility="private", **FILES)

@@ -44,7 +44,7 @@ def worker():
 def served(worker, model_folders, tmp_path_factory):
     """A page in this process, with one network, and its address."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Segmenter, "segment", lambda self, picture: worker.segment(picture, self.labels))
+        patch.setattr(Segmenter, "segment", lambda self, picture: worker.segment(picture, self.classes))
         patch.setenv("FCN_MODELS", model_folders[0])
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
         worker.allowed.release()  # for the first example, which the page shows at once
@@ -133,6 +133,7 @@ def test_of_a_cameras_pictures_the_newest_is_next_and_others_are_served_in_betwe
         until(lambda: worker.widths == [100])
         other = pool.submit(call, page, "compare", [uploaded(50)])
         time.sleep(0.5)  # until it waits for its turn
+        assert len(worker.widths) == 1
         for width in range(101, 121):
             data = ["models", camera_picture(width), False, 60, None]
             visitor.post(f"stream/{event_id}", {"fn_index": events["live"], "data": data})
@@ -173,6 +174,7 @@ def test_of_many_pictures_each_takes_its_turn_and_what_is_done_is_kept(page, wor
         until(lambda: worker.widths == [30])
         other = pool.submit(call, page, "compare", [uploaded(50)])
         time.sleep(0.5)  # until it waits for its turn
+        assert len(worker.widths) == 1
         worker.allowed.release(2)
         until(lambda: len(worker.widths) == 3)
         assert worker.widths == [30, 50, 31] and other.result()[0] == "complete"
