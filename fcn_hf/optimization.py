@@ -18,11 +18,11 @@ PROBE = 64
 
 
 def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
-    """Make a model answer faster. It is changed in place and for inference alone: it can't be saved or trained.
+    """Make a model faster, in place and for inference alone: it can't be saved or trained, nor take other weights.
 
     Its answers stay the same but for rounding (about 1e-6 of the largest score in float32). Convolutions lie in memory
     channels last, which those of CPUs are fastest in, and batch normalisation is folded into the convolution before it.
-    Of VGG, AlexNet and GoogLeNet, `packed_convolution.py` lays out the weights for the processor; of VGG with the
+    Of VGG and AlexNet, `packed_convolution.py` lays out the weights for the processor; of VGG with the
     release's 100 px of padding, `constant_border.py` leaves out what doesn't depend on the picture.
 
     Args:
@@ -44,13 +44,18 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
     for trunk in [module for module in model.modules() if isinstance(module, FCNTrunk)]:
         pack_convolutions(trunk)
         skip_constant_border(trunk)
-    model.save_pretrained = refuse_to_save
+    model.save_pretrained, model.load_state_dict = refuse_to_save, refuse_to_load
     return model
 
 
 def refuse_to_save(*args: Any, **kwargs: Any) -> None:
     """In place of `save_pretrained`: an optimized model's weights aren't those that its config describes."""
     raise FCNError("This model was made for inference by optimize; save what from_pretrained gives, before optimize.")
+
+
+def refuse_to_load(*args: Any, **kwargs: Any) -> None:
+    """In place of `load_state_dict`: what was made of the weights would stay as it is."""
+    raise FCNError("This model was made for inference by optimize; load weights before optimize.")
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from typer import Exit
 from .errors import FCNError, in_one_line
 from .files import check_file, check_folder, write_aside
 from .films import check_target, segment_film
+from .memory import spare_memory
 from .metrics import distinct_names
 from .palettes import check_ids_fit, class_colours, label_picture
 from .prediction import WHOLE_PICTURE, InferenceMode, load_on_device, predict
@@ -45,6 +46,7 @@ def write_masks(
             try:
                 if tile or (mode == WHOLE_PICTURE and is_huge(path, processor)):
                     if tiling is None:
+                        spare_memory()
                         tiling = tiling_for(net)
                         if not tiling.is_seamless:
                             warn(f"{model!r} sees all of a picture at once; where its tiles meet, masks may show it.")

@@ -198,5 +198,7 @@ def test_loaded_models_are_optimized_and_not_for_saving(tmp_path):
     model, _ = load_model("space/models/street/fcn-8s")
     with pytest.raises(FCNError, match="before optimize"):
         model.save_pretrained(tmp_path)
+    with pytest.raises(FCNError, match="load weights before optimize"):
+        model.load_state_dict(model.state_dict())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.ndim == 4)
