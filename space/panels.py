@@ -181,8 +181,10 @@ def _figure(panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours
         f"<span>{escape(panel.note)}</span></figcaption>"
         f"{_view(panel.name, _plane(layer, _description(panel)) + PROBE)}"
         f"{_share_bar(panel, labels, colours)}{fact_list(panel.facts)}"
-        f'<a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
-        f'aria-label="Download the label map of {name} as PNG">Label map (PNG)</a></figure>'
+        f'<div class="fcn-saves"><a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
+        f'aria-label="Download the label map of {name} as PNG">Label map (PNG)</a>'
+        f'<button type="button" class="fcn-overlay" data-name="{file_stem(panel.name)}-overlay.png" '
+        f'aria-label="Download the overlay of {name}, as it is shown, as PNG">Overlay (PNG)</button></div></figure>'
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +13,26 @@ from starlette.middleware import Middleware
 
 from fcn_hf.errors import FCNError
 from fcn_hf.palettes import label_picture, overlay
-from space.comparison import Comparison, compare
+from space.comparison import compare
 from space.devices import on_gpu
 from space.disagreement import disagreement
+from space.downloads import Downloads, summary, zip_button
 from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
-from space.inference import ModelError, Segmenter
+from space.inference import ModelError
 from space.kinds import Kind, load_kinds, model_ids
 from space.layout import page_text, say_on_failure
+from space.live import Live, live_tab
+from space.many import Many, many_tab
 from space.models_ui import models_accordion
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, TruthError, browser_copy, has_several_frames, read_picture
 from space.typed_models import TypedModels, are_allowed, is_home
 from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, AddressError, NothingFetched, UploadsOnly, limited
-from space.waiting import AttendedQueue
+from space.waiting import NETWORKS, AttendedQueue
 
-STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
+STYLES = ("page.css", "explanation.css", "explain.css", "several.css", "phone.css")
 
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js")
+SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js", "downloads.js", "live.js")
 """The first one has what they share."""
 
 DEFAULT_OPACITY = 60
@@ -62,7 +64,7 @@ THEME = gr.themes.Default(
     neutral_hue="slate",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
-)
+).set(button_primary_background_fill="*primary_600")  # on which white text can be read
 
 
 Captioned = list[tuple[Image.Image, str]]
@@ -173,8 +175,8 @@ class Handlers:
     def answer(
         self, image: dict[str, Any] | None, kind: str, truth: dict[str, Any] | None = None
     ) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
-        """Segment one picture with every network of one kind of picture ("everyday", "street"; or one to four models,
-        as "owner/name,owner/other").
+        """Segment one picture with every network of one kind of picture ("everyday", "street", "indoor"; or one to four
+        models, as "owner/name,owner/other").
 
         Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
         model, seconds, parameters, share of each class (0..1), mean IoU and boundary F1 (0..1; null unless the truth, a
@@ -205,29 +207,6 @@ def without(truth: dict[str, Any] | None) -> Any:
         return gr.skip()
     gr.Info(TRUTH_TAKEN)
     return None
-
-
-def summary(segmenters: tuple[Segmenter, ...], result: Comparison) -> list[dict[str, Any]]:
-    """What `/compare` says in numbers, one entry per network."""
-    return [
-        {
-            "name": segmenter.name,
-            "model": segmenter.source,
-            "seconds": round(segmentation.seconds, 5),
-            "parameters": segmenter.parameters,
-            "shares": segmentation.shares,
-            "mean_iou": _finite(score),
-            "boundary_f1": _finite(boundary_score),
-        }
-        for segmenter, segmentation, score, boundary_score in zip(
-            segmenters, result.results, result.scores, result.boundary_scores, strict=True
-        )
-    ]
-
-
-def _finite(score: float | None) -> float | None:
-    """A score as JSON has it, where an undefined one is null."""
-    return None if score is None or math.isnan(score) else score
 
 
 def build() -> gr.Blocks:
@@ -309,7 +288,7 @@ def build() -> gr.Blocks:
                         height=170,
                     )
                 gr.HTML(page_text("hint.html"), apply_default_css=False)
-        networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
+        downloads = Downloads(handlers.kind, page.delete_later)
         explanations = Explanations(handlers.kind)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Compare"):
@@ -317,7 +296,10 @@ def build() -> gr.Blocks:
                 results = gr.HTML(
                     handlers.show(kinds[0].name, first), apply_default_css=False, elem_id="fcn-comparison"
                 )
-            explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), networks)
+                zip_button(downloads.everything, [kind, picture, distinct, opacity, truth], **NETWORKS)
+            many_tab(Many(handlers.kind, page.delete_later), kind, distinct, opacity)
+            live_tab(Live(handlers.kind), kind, distinct, opacity)
+            explain_tabs(explanations, kind, picture, distinct, (width // 2, height // 2), NETWORKS)
         gr.HTML(page_text("explanation.html"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
@@ -327,7 +309,7 @@ def build() -> gr.Blocks:
             "trigger_mode": "always_last",
             "show_progress_on": results,
             "api_visibility": "private",
-            **networks,
+            **NETWORKS,
         }
         # A truth is of one picture and one list of classes, so it goes with them.
         asked, fields = [picture, distinct, truth], [picture, results, truth]
@@ -364,9 +346,9 @@ def build() -> gr.Blocks:
                 ],
                 preprocess=False,
                 api_name="compare",
-                **networks,
+                **NETWORKS,
             )
-        explain_api(explanations, choices, networks)
+        explain_api(explanations, choices, NETWORKS)
     page.hide_private_events()
     # `api_open=False`: no request passes by the queue.
     page.queue(max_size=MAX_WAITING, api_open=False)
