@@ -284,7 +284,7 @@ def test_the_first_times_are_not_those_of_a_cold_process(model_folders, monkeypa
 
     monkeypatch.setattr(Segmenter, "segment", segment)
     monkeypatch.setenv("FCN_MODELS", ",".join(model_folders))
-    config = json.dumps(ui.build().config)
+    config = json.dumps(ui.build().config, default=str)  # a `gr.State` has a function there
     assert "9,000 ms" not in config and config.count("100 ms") == len(model_folders)
 
 
