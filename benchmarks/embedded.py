@@ -8,13 +8,13 @@ together, at the sizes to which their processors bring a picture of 360x480. The
 all of them gain.
 """
 
-import argparse
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 
-from benchmarks.timing import medians, report, torchfcn_fcn8s
-from fcn_hf.optimization import keep_freed_memory
+from benchmarks.timing import medians, parser, report, torchfcn_fcn8s
+from fcn_hf.memory import keep_freed_memory
 from fcn_hf.prediction import load_model
 from space.kinds import load_kinds, model_ids
 
@@ -22,11 +22,8 @@ PEER = "torchfcn FCN-8s, 375x500"
 
 
 @torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=9, help="rounds in which each net runs once (default: 9)")
-    parser.add_argument("--json", help="also write the figures and the machine to this file")
-    arguments = parser.parse_args()
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = parser(__doc__, repeats=9).parse_args(given)
 
     keep_freed_memory()
     peer, large = torchfcn_fcn8s(), torch.randn(1, 3, 375, 500)
@@ -46,7 +43,7 @@ def main() -> None:
         name: {"ms": round(each * 1000), "torchfcn / this": round(seconds[PEER] / each, 1)}
         for name, each in seconds.items()
     }
-    report("net", rows, arguments.json)
+    report("net", rows, arguments)
 
 
 if __name__ == "__main__":

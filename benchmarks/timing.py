@@ -1,10 +1,12 @@
 """How every benchmark here measures: the nets take turns in one process, and the median of each one's passes counts."""
 
+import argparse
 import importlib.util
 import json
 import platform
 import statistics
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Mapping
@@ -14,6 +16,15 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+
+
+def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
+    """What every benchmark's command line takes: rounds, and files for figures and plot."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--repeats", type=int, default=repeats, help=f"rounds in which each runs once ({repeats})")
+    result.add_argument("--json", help="also write the figures and the machine to this file")
+    result.add_argument("--plot", help="also draw the first column, bars on a logarithmic axis, to this PNG or SVG")
+    return result
 
 
 def medians(passes: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -64,11 +75,63 @@ def torchfcn_fcn8s(num_labels: int = 21) -> nn.Module:
     return FCN8s(n_class=num_labels).eval()
 
 
-def report(title: str, rows: Mapping[str, Mapping[str, Any]], json_file: str | None) -> None:
-    """Print a Markdown table, the first column being the rows' names; write it with the machine as JSON if asked."""
+def in_onnx_runtime(net: nn.Module, pixel_values: torch.Tensor) -> Callable[[], Any]:
+    """A pass of ONNX Runtime, in float32 on as many threads as torch has, of a net's plain export for this one size.
+
+    Raises:
+        `SystemExit`: if it isn't installed.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401, which torch.onnx.export needs
+    except ImportError as error:
+        raise SystemExit("ONNX Runtime is missing: pip install -e '.[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads go on spinning after a pass otherwise, at the cost of whoever's turn is next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/net.onnx"
+        torch.onnx.export(net, (pixel_values,), path, dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = {session.get_inputs()[0].name: pixel_values.numpy()}
+    return lambda: session.run(None, given)
+
+
+def report(title: str, rows: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace) -> None:
+    """Print a Markdown table, the first column being the rows' names, and write the files that were asked for.
+
+    Args:
+        title: of the first column.
+        rows: of all the same columns, numbers first; what has no value is None.
+        arguments: as a `parser` reads them.
+    """
     columns = list(next(iter(rows.values())))
     print(f"| {title} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for name, row in rows.items():
-        print(f"| {name} | {' | '.join(str(row[column]) for column in columns)} |")
-    if json_file:
-        Path(json_file).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        print(f"| {name} | {' | '.join('' if row[column] is None else str(row[column]) for column in columns)} |")
+    if arguments.json:
+        figures = {"machine": machine(), "rows": rows}
+        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if arguments.plot:
+        draw_bars({name: row[columns[0]] for name, row in rows.items()}, columns[0], arguments.plot)
+
+
+def draw_bars(values: Mapping[str, float], unit: str, path: str) -> None:
+    """A bar for each value, from top to bottom, on a logarithmic axis; needs matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SystemExit("A plot needs matplotlib: pip install -e '.[evaluate]'") from error
+    figure = Figure(figsize=(9, 1 + 0.35 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(values), list(values.values()), color="#2171b5")
+    axes.bar_label(bars, [f"{value:,g}" for value in values.values()], padding=3)
+    axes.set_xscale("log")
+    axes.set_xlabel(unit)
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    processor = machine()
+    figure.suptitle(f"{processor['processor']}, {processor['threads']} threads, torch {processor['torch']}", fontsize=9)
+    figure.savefig(path, dpi=150)

@@ -47,6 +47,23 @@ ModelOption = Annotated[str, typer.Option("--model", help="Model folder or Hub i
 MORE_SCORES, LOOKS = "More scores", "How pictures are looked at (once and whole)"
 ROWS = "Masks of a dataset"
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; the accelerator, if there is one.")]
+
+
+class ComputeDtype(StrEnum):
+    """What `--dtype` takes where masks are made."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+DtypeOption = Annotated[
+    ComputeDtype | None,
+    typer.Option(
+        "--dtype",
+        help="What the net computes in; that of its weights, if left out. bfloat16 is several times as fast on CPUs "
+        "with AMX for nets on VGG.",
+    ),
+]
 WindowOption = Annotated[
     str | None, typer.Option(metavar="HxW", help="Slide a window of this size over the picture.", rich_help_panel=LOOKS)
 ]
@@ -111,6 +128,7 @@ def segment(
         ),
     ],
     device: DeviceOption = None,
+    dtype: DtypeOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that this command didn't write.")
     ] = False,
@@ -163,16 +181,16 @@ def segment(
         if given and not belongs:
             raise FCNError(f"{option} is for {kind}; leave it out.")
     if dataset is not None:
-        write_rows(dataset, split, image_column_name, model, out, device, mode, shard_rows, engine)
+        write_rows(dataset, split, image_column_name, model, out, device, dtype, mode, shard_rows, engine)
         return
     if is_of_film:
         if len(images) > 1:
             raise FCNError("A film is segmented alone; pass it without other files.")
-        write_film(images[0], model, out, device, overwrite, mode, opacity)
+        write_film(images[0], model, out, device, dtype, overwrite, mode, opacity)
         return
     if tile and mode != WHOLE_PICTURE:
         raise FCNError("--tile looks at each part of a picture once; leave out --window, --scales and --mirror.")
-    write_masks(images, model, out, device, overwrite, mode, tile)
+    write_masks(images, model, out, device, dtype, overwrite, mode, tile)
 
 
 class MetricName(StrEnum):
@@ -190,6 +208,7 @@ def evaluate(
     image_column_name: Annotated[str | None, typer.Option(help="Column of the pictures, if not recognised.")] = None,
     label_column_name: Annotated[str | None, typer.Option(help="Column of the label maps, if not recognised.")] = None,
     device: DeviceOption = None,
+    dtype: DtypeOption = None,
     boundary: Annotated[
         bool, typer.Option("--boundary", help="Boundary F1 as well; takes its time.", rich_help_panel=MORE_SCORES)
     ] = False,
@@ -234,7 +253,7 @@ def evaluate(
         raise FCNError("--metric and --per-image want all rows in one process; leave them out, or torchrun.")
     rows = find_split(load_splits(dataset), split)
     columns = find_columns(rows.features, image_column_name, label_column_name)
-    net, processor = load(model, device)
+    net, processor = load(model, device, dtype)
     arguments = label_arguments(net.config)
     matrix, pictures = ConfusionMatrix(*arguments), PictureScores(*arguments)
     metrics: list[Metric] = [matrix]

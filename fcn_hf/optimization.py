@@ -1,6 +1,5 @@
 """The same answers in less time: what can be done once, when a model is loaded, instead of with every picture."""
 
-import ctypes
 from collections import Counter
 from typing import Any
 
@@ -8,22 +7,23 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .constant_border import skip_constant_border
 from .errors import FCNError
+from .packed_convolution import pack_convolutions
 from .torch_calls import Call, Observer
-
-# mallopt's names in malloc.h of the GNU C library, and what they are set to.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-NEVER, STEP = 2**31 - 1, 2**26
+from .trunks_fcn import FCNTrunk
 
 PROBE = 64
 """Height and width, in pixels, of the picture with which layers are watched: two positions of the coarsest map."""
 
 
 def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
-    """Make a model answer faster. It is changed in place and for inference alone: it can't be saved or trained.
+    """Make a model faster, in place and for inference alone: it can't be saved or trained, nor take other weights.
 
-    Its answers stay the same but for rounding (about 1e-6 of the largest score in float32): convolutions lie in memory
+    Its answers stay the same but for rounding (about 1e-6 of the largest score in float32). Convolutions lie in memory
     channels last, which those of CPUs are fastest in, and batch normalisation is folded into the convolution before it.
+    Of VGG and AlexNet, `packed_convolution.py` lays out the weights for the processor; of VGG with the
+    release's 100 px of padding, `constant_border.py` leaves out what doesn't depend on the picture.
 
     Args:
         model: a semantic segmentation model of transformers.
@@ -39,9 +39,12 @@ def optimize(model: Any, dtype: torch.dtype | None = None) -> Any:
     """
     if dtype is not None and not dtype.is_floating_point:
         raise FCNError(f"dtype is {dtype}; expected a floating-point one, such as torch.bfloat16.")
-    model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
+    model = model.eval().requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)
     fold_batch_norm(model)
-    model.save_pretrained = refuse_to_save
+    for trunk in [module for module in model.modules() if isinstance(module, FCNTrunk)]:
+        pack_convolutions(trunk)
+        skip_constant_border(trunk)
+    model.save_pretrained, model.load_state_dict = refuse_to_save, refuse_to_load
     return model
 
 
@@ -50,20 +53,9 @@ def refuse_to_save(*args: Any, **kwargs: Any) -> None:
     raise FCNError("This model was made for inference by optimize; save what from_pretrained gives, before optimize.")
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep the memory of tensors that are gone for those that come.
-
-    The GNU C library hands large blocks back to the system and gets them anew for the next feature map, page by page:
-    much of a small net's time, and of its training's. A process then stays as large as it was at its largest, and with
-    pictures of ever other sizes it grows: it is for commands that end, not for servers. Other C libraries have no such
-    switch; nothing is done there.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, STEP)):
-        mallopt(parameter, value)
+def refuse_to_load(*args: Any, **kwargs: Any) -> None:
+    """In place of `load_state_dict`: what was made of the weights would stay as it is."""
+    raise FCNError("This model was made for inference by optimize; load weights before optimize.")
 
 
 @torch.no_grad()

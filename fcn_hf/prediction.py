@@ -17,7 +17,8 @@ from .configuration_fcn import check_id2label
 from .errors import FCNError, hub_reason
 from .files import LFS_REMEDY, is_lfs_pointer
 from .image_inputs_fcn import open_picture
-from .optimization import keep_freed_memory, optimize
+from .memory import keep_freed_memory
+from .optimization import optimize
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ class InferenceMode:
 WHOLE_PICTURE = InferenceMode()
 
 
-def load_model(name: str) -> tuple[Any, Any]:
+def load_model(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """A semantic segmentation model, made fast by `optimize`, and its image processor.
 
     Args:
         name: model folder or Hub id.
+        dtype: of all that is computed; that of the weights if left out.
 
     Raises:
         `FCNError`: if there is no such model, it isn't one for semantic segmentation, its files can't be read or
@@ -85,11 +87,13 @@ def load_model(name: str) -> tuple[Any, Any]:
             reason = "its weights aren't of the shapes that its config asks for, as the report above says."
         raise FCNError(f"No model could be loaded from {name!r}: {reason}") from error
     check_finite(model.state_dict(), repr(name))
-    return optimize(model), processor
+    return optimize(model, dtype), processor
 
 
-def load_on_device(name: str, device: str | None = None) -> tuple[Any, Any]:
+def load_on_device(name: str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
     """What `load_model` gives, the model on a device: the accelerator, if there is one and no other is named.
+
+    `dtype` is named as in torch, such as "bfloat16".
 
     It is for commands: from here on the process keeps the memory that it frees (`keep_freed_memory`).
 
@@ -97,7 +101,7 @@ def load_on_device(name: str, device: str | None = None) -> tuple[Any, Any]:
         As `load_model`, and `FCNError` if the model can't go to the device.
     """
     keep_freed_memory()
-    model, processor = load_model(name)
+    model, processor = load_model(name, None if dtype is None else getattr(torch, dtype))
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:
         return model.to(device or accelerator or "cpu"), processor

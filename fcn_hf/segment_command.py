@@ -15,6 +15,7 @@ from typer import Exit
 from .errors import FCNError, in_one_line
 from .files import check_file, check_folder, write_aside
 from .films import check_target, segment_film
+from .memory import spare_memory
 from .metrics import distinct_names
 from .palettes import check_ids_fit, class_colours, label_picture
 from .prediction import WHOLE_PICTURE, InferenceMode, load_on_device, predict
@@ -26,11 +27,12 @@ WRITTEN_BY = {"Software": "fcn-hf segment"}
 
 
 def write_masks(
-    images: list[Path], model: str, out: Path, device: str | None, overwrite: bool, mode: InferenceMode, tile: bool
-) -> None:
+    images: list[Path], model: str, out: Path, device: str | None, dtype: str | None, overwrite: bool,
+    mode: InferenceMode, tile: bool,
+) -> None:  # fmt: skip
     """Write NAME.png for each picture NAME, and go on after one that has no mask; arguments are the command's."""
     targets = mask_targets(images, out, overwrite)
-    net, processor = load_on_device(model, device)
+    net, processor = load_on_device(model, device, dtype)
     check_ids_fit(net.config, model)
     colours = class_colours(net.config)
     names = distinct_names(net.config.id2label[index] for index in range(net.config.num_labels))
@@ -44,6 +46,7 @@ def write_masks(
             try:
                 if tile or (mode == WHOLE_PICTURE and is_huge(path, processor)):
                     if tiling is None:
+                        spare_memory()
                         tiling = tiling_for(net)
                         if not tiling.is_seamless:
                             warn(f"{model!r} sees all of a picture at once; where its tiles meet, masks may show it.")
@@ -97,8 +100,9 @@ def is_own_mask(path: Path) -> bool:
 
 
 def write_film(
-    source: Path, model: str, target: Path, device: str | None, overwrite: bool, mode: InferenceMode, opacity: float
-) -> None:
+    source: Path, model: str, target: Path, device: str | None, dtype: str | None, overwrite: bool,
+    mode: InferenceMode, opacity: float,
+) -> None:  # fmt: skip
     """`segment` for a film."""
     check_target(target)
     check_file(target)
@@ -106,7 +110,7 @@ def write_film(
         raise FCNError(f"{target} is there; choose another name for --out, or pass --overwrite.")
     if target.resolve() == source.resolve():
         raise FCNError(f"The masks of {source} would overwrite it; choose another name for --out.")
-    net, processor = load_on_device(model, device)
+    net, processor = load_on_device(model, device, dtype)
     with Progress(console=stderr, transient=True) as progress:
         film = segment_film(
             net, processor, source, target, class_colours(net.config), opacity, mode,
@@ -120,14 +124,14 @@ def write_film(
 
 def write_rows(
     dataset: str, split: str, image_column: str | None, model: str, out: Path, device: str | None,
-    mode: InferenceMode, shard_rows: int, engine: str | None,
+    dtype: str | None, mode: InferenceMode, shard_rows: int, engine: str | None,
 ) -> None:  # fmt: skip
     """`segment` for a dataset."""
     from .shards import SegmentationJob, begin, count_missing
 
     # Workers elsewhere have folders of their own to start from.
     dataset, model = (os.path.abspath(name) if os.path.isdir(name) else name for name in (dataset, model))
-    job = SegmentationJob(dataset, split, model, out.absolute(), shard_rows, image_column, device, mode)
+    job = SegmentationJob(dataset, split, model, out.absolute(), shard_rows, image_column, device, dtype, mode)
     writer, shards = begin(job)
     count = len(writer.rows)
     written: Iterable[list[str]] = map(writer.write, shards)

@@ -39,6 +39,7 @@ class SegmentationJob:
         shard_rows: rows of one parquet file.
         image_column: of the pictures; the first common name if left out.
         device: cpu, cuda, ...; the accelerator, if there is one.
+        dtype: what the model computes in, such as "bfloat16"; that of its weights if left out.
         mode: window, scales and mirroring.
     """
 
@@ -49,6 +50,7 @@ class SegmentationJob:
     shard_rows: int = 512
     image_column: str | None = None
     device: str | None = None
+    dtype: str | None = None
     mode: InferenceMode = WHOLE_PICTURE
 
     def shard(self, rows: range) -> Path:
@@ -68,7 +70,7 @@ class ShardWriter:
         split = find_split(load_splits(job.dataset), job.split)
         self.image_column = find_image_column(split.features, job.image_column)
         self.rows = split.select_columns([self.image_column])
-        self.model, self.processor = load_on_device(job.model, job.device)
+        self.model, self.processor = load_on_device(job.model, job.device, job.dtype)
         check_ids_fit(self.model.config, job.model)
         self.colours = class_colours(self.model.config)
         self.batch_size = 1 if self.model.device.type == "cpu" else BATCH_SIZE

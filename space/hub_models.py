@@ -14,7 +14,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
@@ -127,13 +127,16 @@ def bounded(folder: Path, name: str) -> Iterator[None]:
         name: what the error calls it.
 
     Raises:
-        ModelError: where the network passes the bound.
+        ModelError: where the network passes the bound, or the weights can't be read.
     """
-    numbers = tensors = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as weights:
-            for key in weights.keys():
-                numbers, tensors = numbers + prod(weights.get_slice(key).get_shape()), tensors + 1
+    sizes = []
+    try:
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "pt") as weights:
+                sizes += [prod(weights.get_slice(key).get_shape()) for key in weights.keys()]
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the weights of '{name}' can't be read: {in_one_line(error)}.") from error
+    numbers, tensors = sum(sizes), len(sizes)
     # Some numbers are registered more than once, or not saved; and most layers have no numbers.
     left = {"numbers": 4 * numbers + 2**20, "layers": 20 * tensors + 1000}
     here = threading.get_ident()

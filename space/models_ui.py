@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -14,9 +15,13 @@ from space.typed_models import MAX_TEXT, TITLE, TypedModels
 from space.uploads import limited
 
 
-def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[Any, str]], code: gr.State) -> Any:
-    """The field, closed at first, to be called inside the page's blocks; returns the event that loads, which fails
-    where nothing was loaded.
+def models_accordion(
+    typed: TypedModels, kind: gr.Radio, choices: list[tuple[Any, str]], code: gr.State
+) -> tuple[Callable[..., Any], gr.Textbox]:
+    """The field, closed at first, to be called inside the page's blocks.
+
+    Returns what makes an event that follows when models are loaded, and the field that has their names: the choice of
+    `kind` isn't there yet in each browser when that event is sent.
 
     Args:
         typed: loads the models.
@@ -58,4 +63,4 @@ def models_accordion(typed: TypedModels, kind: gr.Radio, choices: list[tuple[Any
         api_visibility="private",
     )
     say_on_failure(event, "not_loaded", [said])
-    return event
+    return event.success, text

@@ -199,8 +199,10 @@ def _figure(
         f"<span>{escape(panel.note)}</span></figcaption>"
         f"{_view(panel.name, _plane(layer, _description(panel, language)) + PROBE, language)}"
         f"{_share_bar(panel, labels, colours)}{fact_list(panel.facts)}"
-        f'<a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
-        f'aria-label="{language("download_name", name=name)}">{language("download")}</a></figure>'
+        f'<div class="fcn-saves"><a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
+        f'aria-label="{language("download_name", name=name)}">{language("download")}</a>'
+        f'<button type="button" class="fcn-overlay" data-name="{file_stem(panel.name)}-overlay.png" '
+        f'aria-label="{language("overlay_name", name=name)}">{language("overlay")}</button></div></figure>'
     )
 
 

@@ -11,9 +11,19 @@ from starlette.middleware import Middleware
 from space.layout import I18N, page_text
 from space.uploads import MAX_UPLOAD_BYTES, AddressError, NothingFetched
 
-STYLES = ("page.css", "explanation.css", "explain.css", "phone.css")
+STYLES = ("page.css", "explanation.css", "explain.css", "several.css", "phone.css")
 
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "probe.js", "slide.js", "explain.js", "link.js")
+SCRIPTS = (
+    "page.js",
+    "masks.js",
+    "zoom.js",
+    "probe.js",
+    "slide.js",
+    "explain.js",
+    "link.js",
+    "downloads.js",
+    "live.js",
+)
 """The first one has what they share."""
 
 LAST_PORT = 65535

@@ -14,7 +14,18 @@ from types import MappingProxyType
 
 PAGE = Path(__file__).parent / "page"
 
-LONG_TEXTS = ("header", "hint", "tools", "why", "inside", "classifier", "explanation")
+LONG_TEXTS = (
+    "header",
+    "hint",
+    "tools",
+    "many",
+    "live",
+    "live_hint",
+    "why",
+    "inside",
+    "classifier",
+    "explanation",
+)
 """HTML files of each language. `$name` in them is a file of `page/shared`, in which `$key` is one of the words."""
 
 

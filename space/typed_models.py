@@ -65,9 +65,12 @@ class TypedModels:
         finally:
             self._loading.release()
 
-    def ready(self, text: str) -> Kind | None:
-        """A kind that is loaded already; nothing is loaded for it."""
-        return self._kept(text)
+    def ready(self, text: Any) -> Kind | None:
+        """A kind that is loaded already, if it is; nothing is loaded for it, and no error raised."""
+        try:
+            return self._kept(",".join(self._sources(text)))
+        except ModelError:
+            return None
 
     def _kept(self, name: str) -> Kind | None:
         with self._keeping:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,14 @@ from fcn_hf.palettes import label_picture, overlay
 from space.comparison import Comparison, compare
 from space.devices import on_gpu
 from space.disagreement import disagreement
+from space.downloads import Downloads, summary, zip_button
 from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
-from space.inference import ModelError, Segmenter
+from space.inference import ModelError
 from space.kinds import KINDS, Kind, load_kinds, model_ids
 from space.layout import I18N, say_on_failure
 from space.links import Opening
+from space.live import Live, live_tab
+from space.many import Many, many_tab
 from space.models_ui import models_accordion
 from space.panels import comparison, message, model_panel, truth_panel
 from space.pictures import PictureError, TruthError, browser_copy, has_several_frames, read_picture
@@ -28,7 +30,7 @@ from space.serving import address
 from space.texts import ENGLISH, LANGUAGES, Language, accepted_language
 from space.typed_models import TypedModels, are_allowed, is_home
 from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited
-from space.waiting import AttendedQueue
+from space.waiting import NETWORKS, AttendedQueue
 
 DEFAULT_OPACITY = 60
 API_OPACITY = DEFAULT_OPACITY / 100
@@ -194,14 +196,14 @@ class Handlers:
         return any(picture in kind.examples for kind in self.kinds.values())
 
     def _examples(self, name: str) -> tuple[Path, ...]:
-        kind = self.kinds.get(name) or (self.typed and self.typed.ready(name))
+        kind = self.kinds[name] if name in self.kinds else self.typed and self.typed.ready(name)
         return kind.examples.paths if kind else ()
 
     def answer(
         self, image: dict[str, Any] | None, kind: str, truth: dict[str, Any] | None = None
     ) -> tuple[Captioned, Captioned, list[dict[str, Any]]]:
-        """Segment one picture with every network of one kind of picture ("everyday", "street"; or one to four models,
-        as "owner/name,owner/other").
+        """Segment one picture with every network of one kind of picture ("everyday", "street", "indoor"; or one to four
+        models, as "owner/name,owner/other").
 
         Returns the overlays, the label maps (PNG whose pixel values are the class ids) and, per network, its name,
         model, seconds, parameters, share of each class (0..1), mean IoU and boundary F1 (0..1; null unless the truth, a
@@ -235,29 +237,6 @@ def without(truth: dict[str, Any] | None, code: str) -> Any:
     return None
 
 
-def summary(segmenters: tuple[Segmenter, ...], result: Comparison) -> list[dict[str, Any]]:
-    """What `/compare` says in numbers, one entry per network."""
-    return [
-        {
-            "name": segmenter.name,
-            "model": segmenter.source,
-            "seconds": round(segmentation.seconds, 5),
-            "parameters": segmenter.parameters,
-            "shares": segmentation.shares,
-            "mean_iou": _finite(score),
-            "boundary_f1": _finite(boundary_score),
-        }
-        for segmenter, segmentation, score, boundary_score in zip(
-            segmenters, result.results, result.scores, result.boundary_scores, strict=True
-        )
-    ]
-
-
-def _finite(score: float | None) -> float | None:
-    """A score as JSON has it, where an undefined one is null."""
-    return None if score is None or math.isnan(score) else score
-
-
 def build() -> gr.Blocks:
     """Load the models and lay out the page.
 
@@ -282,9 +261,10 @@ def build() -> gr.Blocks:
             visible=len(kinds) > 1,
             elem_id="fcn-kind",
         )
-        chosen_by = [kind.input]
+        # What chooses a kind, and the field that has its name.
+        choosing: list[tuple[Any, Any]] = [(kind.input, kind)]
         if handlers.typed:
-            chosen_by.append(models_accordion(handlers.typed, kind, titles, code).success)
+            choosing.append(models_accordion(handlers.typed, kind, titles, code))
         with gr.Row(elem_id="fcn-controls"):
             picture = gr.Image(
                 value=first,
@@ -335,48 +315,46 @@ def build() -> gr.Blocks:
                         height=170,
                     )
                 gr.HTML(I18N("hint_text"), apply_default_css=False)
-        networks: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
+        downloads = Downloads(handlers.kind, page.delete_later)
         explanations = Explanations(handlers.kind)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab(I18N("compare"), id="compare"):
                 gr.HTML(I18N("tools_text"), apply_default_css=False)
                 results = gr.HTML(handlers.opened[ENGLISH.code], apply_default_css=False, elem_id="fcn-comparison")
+                zip_button(downloads.everything, [kind, picture, distinct, opacity, truth], **NETWORKS)
+            many_tab(Many(handlers.kind, page.delete_later), kind, distinct, opacity, code)
+            live_tab(Live(handlers.kind), kind, distinct, opacity, code)
             middle = (width // 2, height // 2)
-            x, y = explain_tabs(explanations, kind, picture, distinct, middle, networks, code)
+            x, y = explain_tabs(explanations, kind, picture, distinct, middle, NETWORKS, code)
         gr.HTML(I18N("explanation_text"), apply_default_css=False)
 
         # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
         # one with a bare "Error", where `read_picture` says what is wrong.
         comparing: dict[str, Any] = {
-            "inputs": [kind, picture, distinct, truth, code],
             "preprocess": False,
             "trigger_mode": "always_last",
             "show_progress_on": results,
             "api_visibility": "private",
-            **networks,
+            **NETWORKS,
         }
         # A truth is of one picture and one list of classes, so it goes with them.
-        fields = [picture, results, truth]
-        shown = picture.change(limited(on_gpu(handlers.show_upload)), outputs=fields, **comparing)
-        chosen = [trigger(limited(on_gpu(handlers.choose)), outputs=fields, **comparing) for trigger in chosen_by]
+        asked, fields = [picture, distinct, truth, code], [picture, results, truth]
+        shown = picture.change(limited(on_gpu(handlers.show_upload)), [kind, *asked], fields, **comparing)
+        choose = limited(on_gpu(handlers.choose))
+        chosen = [trigger(choose, [name, *asked], fields, **comparing) for trigger, name in choosing]
         again = [distinct.input, truth.upload, truth.clear]
-        recoloured = gr.on(again, limited(on_gpu(handlers.show_again)), outputs=results, **comparing)
+        recoloured = gr.on(again, limited(on_gpu(handlers.show_again)), [kind, *asked], results, **comparing)
         # Past the queue, so that a full one leaves no examples of another kind.
         past: dict[str, Any] = {"preprocess": False, "queue": False, "api_visibility": "private"}
-        for trigger in chosen_by:
-            trigger(handlers.gallery, kind, gallery, **past)
+        for trigger, name in choosing:
+            trigger(handlers.gallery, name, gallery, **past)
         for event, refresh in (*((each, REFRESH) for each in (shown, *chosen)), (recoloured, RECOLOUR)):
             # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
             # failure.
             say_on_failure(event, "not_shown", [results])
             for follow in (event.success, event.failure):
                 follow(None, None, None, js=refresh, api_visibility="private")
-        gallery.click(
-            handlers.example,
-            [kind, gallery],
-            picture,
-            **past,
-        )
+        gallery.click(handlers.example, [kind, gallery], picture, **past)
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
         asked_for = [code, results, kind, gallery, picture, x, y]
         reopened = page.load(handlers.reopen, None, asked_for, queue=False, api_visibility="private")
@@ -397,9 +375,9 @@ def build() -> gr.Blocks:
                 ],
                 preprocess=False,
                 api_name="compare",
-                **networks,
+                **NETWORKS,
             )
-        explain_api(explanations, choices, networks)
+        explain_api(explanations, choices, NETWORKS)
     page.hide_private_events()
     # `api_open=False`: no request passes by the queue.
     page.queue(max_size=MAX_WAITING, api_open=False)

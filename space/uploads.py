@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import shutil
 import socket
@@ -20,18 +21,39 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcn_hf.errors import FCNError
+from fcn_hf.memory import hand_back_freed_memory
 from space.texts import ENGLISH
+from space.waiting import TAKING_TURNS
+
+META = {"_type": "gradio.FileData"}
+"""By which Gradio knows file data."""
 
 MAX_UPLOAD_BYTES = 30 * 1024**2
 
+MAX_FILES = 50
+"""Files that one request may name."""
+
+MAX_FRAME_CHARACTERS = 4 * 1024**2
+"""Of one picture of a camera, which comes as text: 1920 x 1080 pixels are about a quarter of it."""
+
+FRAME_START = "data:image/jpeg;base64,"
+
 MAX_SECONDS = 60
 """After which a request is given up and the next one served."""
+
+HAND_BACK_EVERY = 10
+"""Requests after which freed memory is handed back: of pictures of ever other sizes the page would grow without end."""
+
+_runs = itertools.count(1)
 
 NOT_UPLOADED = (
     "Please send a picture: choose a file on the page, or handle_file(path of a file of yours). "
     "Addresses, and files that were not uploaded here or were deleted since, are not opened."
 )
 """One sentence for all of it: whether a file that isn't a visitor's exists is not to be told from the answer."""
+
+TOO_MANY_FILES = f"Please choose at most {MAX_FILES} pictures at a time."
+NOT_A_FRAME = "Please start the camera: this takes its pictures (JPEG, at most 3 MB), one at a time, and nothing else."
 
 NOT_ANSWERED = "This request could not be answered: it is not one that the page or its documented API sends."
 NOT_FETCHED = "Addresses are not fetched: please send the file itself."
@@ -49,6 +71,21 @@ class UploadsOnly(gr.Blocks):
     Gradio itself looks only at file data that carries `meta`, and then fetches addresses: what is checked here is all
     that the rest of it sees of a request.
     """
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self._turn = asyncio.Lock()
+
+    def delete_later(self, path: Path) -> None:
+        """Delete a file that the page writes when it is as old as uploads may become."""
+        self.upload_file_set.add(str(path))
+
+    async def call_function(self, block_fn: Any, *arguments: Any, **settings: Any) -> dict[str, Any]:
+        """Gradio's own, where those that make networks work take turns: a request, one of many pictures, or a frame."""
+        if block_fn.concurrency_id not in TAKING_TURNS:
+            return await super().call_function(block_fn, *arguments, **settings)
+        async with self._turn:
+            return await super().call_function(block_fn, *arguments, **settings)
 
     async def process_api(self, *arguments: Any, **settings: Any) -> dict[str, Any]:
         """Gradio's own, where whatever goes wrong is answered with a sentence."""
@@ -102,8 +139,36 @@ def uploaded(value: Any) -> str:
     raise gr.Error(NOT_UPLOADED, print_exception=False)
 
 
+def several_uploaded(values: Any) -> list[str]:
+    """The paths of uploaded files, as `uploaded`.
+
+    Raises:
+        gr.Error: no list, more than `MAX_FILES`, or one of them is refused.
+    """
+    if not isinstance(values, list):
+        raise gr.Error(NOT_UPLOADED, print_exception=False)
+    if len(values) > MAX_FILES:
+        raise gr.Error(TOO_MANY_FILES, print_exception=False)
+    return [uploaded(value) for value in values]
+
+
+def frame(value: Any) -> str:
+    """The data URI of a camera's picture; `value` is what a client sent.
+
+    Raises:
+        gr.Error: anything but a JPEG of bounded size in a data URI.
+    """
+    uri = value.get("url") if isinstance(value, dict) and not value.get("path") else None
+    if not isinstance(uri, str) or len(uri) > MAX_FRAME_CHARACTERS or not uri.startswith(FRAME_START):
+        raise gr.Error(NOT_A_FRAME, print_exception=False)
+    return uri
+
+
 def limited(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """The handler, given up after `MAX_SECONDS`: its thread may go on, but nobody waits for it."""
+    """The handler, given up after `MAX_SECONDS`: its thread may go on, but nobody waits for it.
+
+    Every `HAND_BACK_EVERY`th time the memory that it and those before it have freed is handed back.
+    """
 
     @functools.wraps(handler)
     async def run(*arguments: Any) -> Any:
@@ -112,6 +177,9 @@ def limited(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
                 return await anyio.to_thread.run_sync(handler, *arguments, abandon_on_cancel=True)
         except TimeoutError:
             raise gr.Error(TOO_LONG, print_exception=False) from None
+        finally:
+            if next(_runs) % HAND_BACK_EVERY == 0:
+                await anyio.to_thread.run_sync(hand_back_freed_memory)
 
     return run
 
@@ -142,7 +210,11 @@ def _default(component: Any) -> Any:
 
 def _checked(component: Any, value: Any) -> Any:
     if isinstance(component, gr.Image):
-        return None if value is None else {"path": uploaded(value), "meta": {"_type": "gradio.FileData"}}
+        if component.streaming:
+            return {"url": frame(value), "meta": META}
+        return None if value is None else {"path": uploaded(value), "meta": META}
+    if isinstance(component, gr.File):
+        return None if value is None else [{"path": path, "meta": META} for path in several_uploaded(value)]
     if _names_a_file(value):
         raise gr.Error(NOT_UPLOADED, print_exception=False)
     # Models that are typed in have a slash; whether there are such, the handler says.

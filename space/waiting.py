@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from gradio.queueing import Event, Queue
 from gradio.server_messages import ProcessCompletedMessage
+
+NETWORKS: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
+"""Settings of the events that make networks work, which wait in one line."""
+
+MANY: dict[str, Any] = {"concurrency_id": "many", "concurrency_limit": 2}
+LIVE: dict[str, Any] = {"concurrency_id": "live", "concurrency_limit": 4}
+"""Settings of the events that last: a request in the line above waits for one piece of each of them at most."""
+
+FILES: dict[str, Any] = {"concurrency_id": "files", "concurrency_limit": 2}
+"""Settings of the events that only pack what is there."""
+
+TAKING_TURNS = tuple(line["concurrency_id"] for line in (NETWORKS, MANY, LIVE))
 
 TIME_TO_LISTEN = 5
 """Seconds from a request to its client's listening, which is a call of its own; after that it makes room for others."""
@@ -69,6 +82,17 @@ class AttendedQueue(Queue):
             line.queue = [event for event in events if event not in taken]
         return found
 
+    async def process_events(self, events: list[Event], batch: bool, begin_time: float, fn: Any) -> None:
+        """Gradio's own, where a stream ends when its time is over by the clock: Gradio counts only what it computes, so
+        that who sends little would keep others out for as long as he likes."""
+        if fn.connection != "stream":
+            return await super().process_events(events, batch, begin_time, fn)
+        timer = asyncio.get_running_loop().call_later(fn.time_limit, _close, events)
+        try:
+            await super().process_events(events, batch, begin_time, fn)
+        finally:
+            timer.cancel()
+
     def _waiting(self) -> list[Event]:
         return [event for line in self.event_queue_per_concurrency_id.values() for event in line.queue]
 
@@ -85,3 +109,10 @@ class AttendedQueue(Queue):
         if event.session_hash in self.pending_messages_per_session:
             output = {"error": NOBODY_LISTENED}
             self.send_message(event, ProcessCompletedMessage(output=output, title="Error", success=False))
+
+
+def _close(streams: list[Event]) -> None:
+    """End streams as if their clients had: each with its last answer."""
+    for stream in streams:
+        stream.closed = True
+        stream.signal.set()

@@ -17,7 +17,7 @@ if __package__ in (None, ""):
 
 from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.errors import FCNError
-from fcn_hf.optimization import keep_freed_memory
+from fcn_hf.memory import keep_freed_memory
 from training.augmentation import training_augmentation
 from training.data import length, median_frequency_weights
 from training.ema import EMACallback, averaged_weights

@@ -129,6 +129,32 @@ def test_segment_looks_at_pictures_as_it_is_told(model_folder, tmp_path):
     assert result.exit_code == 1 and "scales are (0.0,)" in result.stderr
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_masks_and_scores_are_computed_in_the_dtype_asked_for(
+    model_folder, dataset_folder, tmp_path, monkeypatch, dtype
+):
+    computed, forward = set(), FCNForSemanticSegmentation.forward
+
+    def watched(self, *args, **kwargs):
+        outputs = forward(self, *args, **kwargs)
+        computed.add(outputs.logits.dtype)
+        return outputs
+
+    monkeypatch.setattr(FCNForSemanticSegmentation, "forward", watched)
+    Image.new("RGB", (20, 20)).save(tmp_path / "street.png")
+    rows = ["--dataset", dataset_folder, "--split", "validation"]
+    for command in (
+        ["segment", tmp_path / "street.png", "--out", tmp_path / "masks"],
+        ["segment", tmp_path / "street.png", "--out", tmp_path / "tiled", "--tile"],
+        ["segment", *rows, "--out", tmp_path / "shards"],
+        ["evaluate", *rows],
+    ):
+        computed.clear()
+        result = run(*command, "--model", model_folder, "--dtype", dtype)
+        assert result.exit_code == 0, result.output
+        assert computed == {getattr(torch, dtype)}
+
+
 def test_places_that_cannot_be_written_to_are_found_before_any_work(tmp_path):
     (tmp_path / "file").write_text("text")
     (tmp_path / "folder").mkdir()

@@ -1,9 +1,12 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 from transformers import ResNetConfig, TimmBackboneConfig
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, optimize
+from fcn_hf.constant_border import BorderedStages
 from fcn_hf.errors import FCNError
 from fcn_hf.optimization import fold_batch_norm
 from fcn_hf.prediction import load_model
@@ -126,9 +129,60 @@ def test_nets_of_one_size_and_normalisation_by_batches_stay_as_they_are(size, mo
     torch.testing.assert_close(net(picture), before)
 
 
+CAFFE = {
+    "vgg16": {**NARROW, "geometry": "caffe"},
+    "batch normalised": {**NARROW, "geometry": "caffe", "use_batch_norm": True},
+    "streams": {**NARROW, "geometry": "caffe", "streams": (3, 1)},
+    # Its first stages reach so far that the border is wide enough for four of the five alone.
+    "deep": {**NARROW, "geometry": "caffe", "depths": [8, 8, 1, 1, 1]},
+}
+
+
+def maps_of(outputs):
+    return [*outputs.hidden_states, outputs.logits]
+
+
+@pytest.mark.parametrize("name", CAFFE)
 @torch.no_grad()
-def test_bfloat16_keeps_the_class_of_nearly_all_pixels():
-    net, picture = trained_net(CONFIGS["vgg"]), torch.randn(1, 3, 64, 96)
+def test_all_maps_stay_the_same_where_the_constant_border_is_skipped(name):
+    net = trained_net(CAFFE[name])
+    for parameter_name, parameter in net.named_parameters():
+        if parameter_name.endswith("bias"):  # the border's values are made of them
+            nn.init.normal_(parameter, std=0.3)
+    channels = net.config.num_channels
+    pictures = [torch.randn(2, channels, 37, 50), torch.randn(1, channels, 1, 1), torch.randn(1, channels, 96, 33)]
+    before = [net(picture, output_hidden_states=True) for picture in pictures]
+    optimized = optimize(net)
+    assert [m.count for m in optimized.modules() if isinstance(m, BorderedStages)] == [4] * (1 + (name == "streams"))
+    for picture, outputs in zip(pictures, before, strict=True):
+        after = optimized(picture, output_hidden_states=True)
+        for found, expected in zip(maps_of(after), maps_of(outputs), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_what_is_kept_for_the_next_picture_is_bounded_and_in_the_way_of_nothing(monkeypatch):
+    monkeypatch.setattr(BorderedStages, "KEPT", 2)
+    net, picture = trained_net(CAFFE["vgg16"]), torch.randn(1, 3, 20, 30, requires_grad=True)
+    (expected,) = torch.autograd.grad(net(picture).logits.square().sum(), picture)
+    optimized = optimize(net)
+    with torch.no_grad():
+        for height in range(1, 5):
+            optimized(torch.randn(1, 3, height, 1))
+        unknown = picture.detach().clone()
+        unknown[..., 0, 0] = torch.nan
+        # Tiles find their margins by what becomes of no number.
+        assert optimized(unknown).logits.isnan().any()
+        torch.testing.assert_close(deepcopy(optimized).double()(picture).logits.float(), optimized(picture).logits)
+    (stages,) = (module for module in optimized.modules() if isinstance(module, BorderedStages))
+    assert len(stages.kept) == 2
+    (gradient,) = torch.autograd.grad(optimized(picture).logits.square().sum(), picture)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("settings", [CONFIGS["vgg"], CAFFE["vgg16"]])
+@torch.no_grad()
+def test_bfloat16_keeps_the_class_of_nearly_all_pixels(settings):
+    net, picture = trained_net(settings), torch.randn(1, 3, 64, 96)
     classes = net(picture).logits.argmax(1)
     logits = optimize(net, torch.bfloat16)(picture).logits
     assert logits.dtype == torch.bfloat16
@@ -144,5 +198,7 @@ def test_loaded_models_are_optimized_and_not_for_saving(tmp_path):
     model, _ = load_model("space/models/street/fcn-8s")
     with pytest.raises(FCNError, match="before optimize"):
         model.save_pretrained(tmp_path)
+    with pytest.raises(FCNError, match="load weights before optimize"):
+        model.load_state_dict(model.state_dict())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.ndim == 4)

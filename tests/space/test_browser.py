@@ -276,7 +276,9 @@ def test_a_link_reopens_example_class_pixel_and_tab(browser, server):
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(address)
+        # What the server has to say of the address.
+        with page.expect_response(lambda response: "/run/predict" in response.url):
+            page.goto(address)
         page.wait_for_selector(".fcn-panel")
         return page
 
@@ -324,7 +326,7 @@ def test_a_link_reopens_example_class_pixel_and_tab(browser, server):
     page.close()
 
     page = opened(f"{server}/?x=NaN&y=1&class=%3Cscript%3E&tab=none&example=1&kind=a&kind=b")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)
     assert first_mask(page) == before and page.locator(".fcn-said").inner_text() == ""
     assert page.locator(".fcn-class[aria-pressed=true], .fcn-panel canvas").count() == 0
     page.close()
@@ -369,6 +371,8 @@ def test_axe_finds_nothing_serious_in_any_tab_light_or_dark_on_phone_or_laptop(b
     page.wait_for_selector("#fcn-examples [aria-label]")
     shown = {
         "Compare": ".fcn-panel",
+        "Many pictures": "#fcn-many-files",
+        "Live": "#fcn-live .fcn-message",
         "Why this pixel?": ".fcn-why",
         "Inside": ".fcn-stage",
         "From classifier to FCN": ".fcn-map, .fcn-error",
@@ -396,7 +400,7 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         ".fcn-header h1": "Cada pixel ganha um nome",
         "#fcn-opacity": "Opacidade das cores",
         "#fcn-examples": "Ou uma destas",
-        "[role=tab] >> nth=1": "Por que este pixel?",
+        "[role=tab][data-tab-id=why]": "Por que este pixel?",
         "#fcn-link": "Copiar link",
         ".fcn-explain h2": "Como uma rede dá nome a cada pixel",
         ".fcn-explain svg >> nth=0": "uma resposta",
@@ -412,7 +416,7 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         if locale == "pt-BR":
             page.locator(f".fcn-legend[aria-label='{legend}']").wait_for()
             page.locator("#fcn-examples [aria-label='Exemplo: street 1']").wait_for()
-        page.locator("[role=tab]").nth(1).click()
+        page.locator("[role=tab][data-tab-id=why]").click()
         page.wait_for_selector(".fcn-why")
         page.locator("[role=tab]").first.click()
         texts = {place: page.locator(place).first.text_content() for place in portuguese}

@@ -182,7 +182,7 @@ def test_typed_models_are_a_kind_to_those_who_have_no_session(client, model_fold
             client.predict(handle_file(STREET), "./nowhere", *more, api_name=api_name)
 
 
-def test_a_truth_is_scored_and_a_wrong_one_is_a_sentence(client, noise_picture, labels, tmp_path):
+def test_a_truth_is_scored_and_a_wrong_one_is_a_sentence(server, client, noise_picture, tmp_path):
     noise_picture(50, 40).save(tmp_path / "a.png")
     _, label_maps, _ = ask(client, tmp_path / "a.png")
     for each, label_map in zip((32, 16, 8), label_maps, strict=True):
@@ -193,10 +193,10 @@ def test_a_truth_is_scored_and_a_wrong_one_is_a_sentence(client, noise_picture, 
         for entry in client.predict(handle_file(tmp_path / "a.png"), truth=truth, api_name="/compare")[2]
     ]
     assert scores[2] == 1 and max(scores[:2]) < 1
+    kind, content = call(server, "compare", [{"path": send(server, STREET)}, "models", {"path": str(STREET)}])
+    assert kind == "error" and content["error"].startswith("Please send a picture")
     with pytest.raises(AppError, match="50 x 40 pixels and the picture 480 x 360.*Expected is a PNG"):
         client.predict(handle_file(STREET), truth=truth, api_name="/compare")
-    with pytest.raises(AppError, match="Please send a picture"):
-        client.predict(handle_file(STREET), truth={"path": str(STREET), "meta": META}, api_name="/compare")
 
 
 def test_no_address_is_fetched(server):
@@ -284,7 +284,7 @@ def test_the_first_times_are_not_those_of_a_cold_process(model_folders, monkeypa
 
     monkeypatch.setattr(Segmenter, "segment", segment)
     monkeypatch.setenv("FCN_MODELS", ",".join(model_folders))
-    config = json.dumps(ui.build().config)
+    config = json.dumps(ui.build().config, default=str)  # a `gr.State` has a function there
     assert "9,000 ms" not in config and config.count("100 ms") == len(model_folders)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from space.panels import milliseconds, percent, quantity
 from space.texts import ENGLISH, LANGUAGES, LONG_TEXTS, accepted_language, translations
+from space.uploads import MAX_FILES
 
 PORTUGUESE = LANGUAGES["pt"]
 
@@ -32,6 +33,7 @@ def test_long_texts_have_the_same_elements(name):
 
 def test_every_label_has_a_text_in_every_language():
     english, portuguese = translations().values()
+    assert str(MAX_FILES) in english["many_files"] and str(MAX_FILES) in portuguese["many_files"]
     assert english.keys() == portuguese.keys() >= {"kind", "why", "why_text", "explanation_text"}
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
+from fcn_hf import optimize
 from fcn_hf.convert import ConversionError, convert, write_model_folder
 from fcn_hf.convert.caffe_file import CaffeFileError
 from tests.fcn_hf.convert.caffe_nets import (
@@ -67,9 +68,11 @@ def caffe_inputs(name: str, picture: np.ndarray, with_data_layer: bool) -> dict[
     return inputs
 
 
-def our_answer(folder: Path, picture: np.ndarray) -> dict[str, np.ndarray]:
+def our_answer(folder: Path, picture: np.ndarray, optimized: bool = False) -> dict[str, np.ndarray]:
     """Logits of each task; colour goes in as a PIL picture, more channels as an array."""
     model = AutoModelForSemanticSegmentation.from_pretrained(folder)
+    if optimized:
+        model = optimize(model)
     processor = AutoImageProcessor.from_pretrained(folder)
     if len(picture) == 3:
         inputs = processor(Image.fromarray(picture.transpose(1, 2, 0).astype(np.uint8)), return_tensors="pt")
@@ -109,7 +112,8 @@ def test_published_nets_answer_as_in_caffe(tmp_path, name, with_data_layer, size
     for size in sizes:
         picture = pictures(name, *size)
         expected = caffe_answer(name, path, caffe_inputs(name, picture, with_data_layer))
-        assert_close(our_answer(tmp_path / "model", picture), expected, size)
+        for optimized in (False, True):
+            assert_close(our_answer(tmp_path / "model", picture, optimized), expected, size)
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
