@@ -162,7 +162,7 @@ class Handlers:
         truth: dict[str, Any] | None = None,
         code: str = "en",
     ) -> tuple[Any, Any, Any]:
-        """For another kind of picture: its first example, if it has one, in place of another kind's, or else a visitor's
+        """For another kind of picture: its first example, if it has one, in place of another kind's, or a visitor's own
         picture by its networks. What the fields are to hold is as in `show_upload`."""
         paths, another = self._examples(name), upload is None or self.is_example(upload["path"])
         if paths and another:
