@@ -359,7 +359,8 @@ def build() -> gr.Blocks:
         gallery.click(handlers.example, [kind, gallery], picture, **past)
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
         asked_for = [code, results, kind, gallery, picture, x, y]
-        reopened = page.load(handlers.reopen, None, asked_for, queue=False, api_visibility="private")
+        quietly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        reopened = page.load(handlers.reopen, None, asked_for, **quietly)
         reopened.success(None, None, None, js="() => { fcn.reopen(); }", api_visibility="private")
 
         with gr.Group(visible=False):
