@@ -51,8 +51,9 @@ class Opening:
         path = paths[number - 1]
         x, y = (_number(given.get(key, "")) for key in ("x", "y"))
         width, height = read_picture(path).size
-        inside = x is not None and y is not None and x < width and y < height
-        return cls(kind.name, path, (x, y) if inside else None)
+        if x is None or y is None or x >= width or y >= height:
+            return cls(kind.name, path, None)
+        return cls(kind.name, path, (x, y))
 
 
 def _number(text: str) -> int | None:

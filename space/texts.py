@@ -57,7 +57,7 @@ class Language:
 
     def number(self, english: str) -> str:
         """A number as this language writes it, 1,500.5 in English."""
-        return english.translate(str.maketrans({".": self.decimal, ",": self.thousands}))
+        return english.translate(str.maketrans(".,", self.decimal + self.thousands))
 
     def long_text(self, name: str) -> str:
         """One of `LONG_TEXTS`, as HTML."""

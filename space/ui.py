@@ -162,11 +162,13 @@ class Handlers:
         truth: dict[str, Any] | None = None,
         code: str = "en",
     ) -> tuple[Any, Any, Any]:
-        """For another kind of picture: its first example in place of another kind's, or else the same picture by its
-        networks. What the fields are to hold is as in `show_upload`."""
-        paths = self._examples(name)
-        if paths and (upload is None or self.is_example(upload["path"])):
+        """For another kind of picture: its first example, if it has one, in place of another kind's, or a visitor's own
+        picture by its networks. What the fields are to hold is as in `show_upload`."""
+        paths, another = self._examples(name), upload is None or self.is_example(upload["path"])
+        if paths and another:
             return str(paths[0]), gr.skip(), without(truth, code)
+        if name in self.kinds and another:
+            return None, self.show(name, None, code=code), without(truth, code)
         return gr.skip(), self.show(name, path_of(upload), distinct, code=code), without(truth, code)
 
     def example(self, name: str, index: int) -> str:
@@ -273,7 +275,7 @@ def build() -> gr.Blocks:
                 sources=["upload", "clipboard", "webcam"],
                 label=I18N("your_picture"),
                 alt_text="The picture that is coloured below",
-                placeholder=I18N("drop"),
+                placeholder=str(I18N("drop")),
                 buttons=[],
                 height=250,
                 elem_id="fcn-picture",
@@ -310,7 +312,7 @@ def build() -> gr.Blocks:
                         type="filepath",
                         sources=["upload", "clipboard"],
                         label=I18N("truth_field"),
-                        placeholder=I18N("truth_drop"),
+                        placeholder=str(I18N("truth_drop")),
                         buttons=[],
                         height=170,
                     )
