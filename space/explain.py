@@ -62,7 +62,7 @@ def ask(kind: Kind, picture: Image.Image, x: int, y: int) -> Question:
     """Ask every network of a kind about one pixel of a picture (RGB, W x H).
 
     Raises:
-        FCNError: the pixel isn't in the picture, or a network can't see a picture of its shape.
+        FCNError: the pixel isn't in the picture.
     """
     if not (0 <= x < picture.width and 0 <= y < picture.height):
         raise FCNError(
@@ -73,7 +73,6 @@ def ask(kind: Kind, picture: Image.Image, x: int, y: int) -> Question:
     seen_x, seen_y = int((x + 0.5) * seen.width / picture.width), int((y + 0.5) * seen.height / picture.height)
     answers = []
     for segmenter in kind.segmenters:
-        segmenter.check_shape(seen)
         start = time.perf_counter()
         explanation = explain_pixel(segmenter.on_device(), segmenter.processor, seen, seen_x, seen_y)
         seconds = time.perf_counter() - start
@@ -113,11 +112,6 @@ def finest_fcn(kind: Kind) -> Segmenter | None:
 
 
 def look_inside(segmenter: Segmenter, picture: Image.Image) -> tuple[Image.Image, list[RefinementStep]]:
-    """A picture (RGB) as networks see it, and the steps to the mask of one of them.
-
-    Raises:
-        FCNError: the network can't see a picture of this shape.
-    """
+    """A picture (RGB) as networks see it, and the steps to the mask of one of them."""
     seen = shrink(picture, LONGEST_SIDE)
-    segmenter.check_shape(seen)
     return seen, refinement(segmenter.on_device(), segmenter.processor, seen)

@@ -24,8 +24,9 @@ LONGEST_SIDE = 1024
 """Pixels that a network sees at most along a side: time and memory grow with the area, and a phone's 12 megapixels
 would take a free Space minutes while adding little to classes learnt on pictures of about 500 pixels."""
 
-MOST_PIXELS = 12_000_000
-"""To which an image processor may bring a picture: those that ask for a shorter side make wide strips very long."""
+LONGEST_BY_SHORTEST = 8
+"""What a network sees of a picture is at most this much longer than wide, where its image processor sets no bound: one
+that asks for a shorter side alone would make a strip of 1024x3 pixels, at 500 pixels, 171 thousand pixels long."""
 
 TIMED_PASSES = 3
 TIMING_BUDGET = 0.5
@@ -114,6 +115,7 @@ class Segmenter:
         name, count = Counter(id2label.values()).most_common(1)[0]
         if count > 1:
             raise ModelError(f"the model '{source}' has {count} classes {name!r}: tell them apart in its id2label.")
+        bound_longest_edge(processor)
         return cls(
             name=f"FCN-{stride}s" if stride else Path(source).name,
             source=source,
@@ -130,13 +132,8 @@ class Segmenter:
 
     @torch.inference_mode()
     def segment(self, picture: Image.Image) -> Segmentation:
-        """Name the class of every pixel of an RGB picture of any size.
-
-        Raises:
-            FCNError: the picture is so narrow that the image processor would make it too large.
-        """
+        """Name the class of every pixel of an RGB picture of any size."""
         seen = shrink(picture, LONGEST_SIDE)
-        self.check_shape(seen)
         model = self.on_device()
         inputs = self.processor(images=seen, return_tensors="pt").to(device())
         outputs, seconds = _timed_forward(model, inputs, self.passes)
@@ -147,15 +144,13 @@ class Segmenter:
         values = np.asarray(mask)
         return Segmentation(values, seconds, shares(values, self.classes))
 
-    def check_shape(self, seen: Image.Image) -> None:
-        """Raise `FCNError` if the image processor would bring a picture to more than `MOST_PIXELS`."""
-        size = getattr(self.processor, "size", None) or {}
-        shorter, longer = size.get("shortest_edge"), size.get("longest_edge")
-        if shorter and not longer and shorter**2 * max(seen.size) / min(seen.size) > MOST_PIXELS:
-            raise FCNError(
-                f"This picture is too narrow for {self.name}, which sees it with a shorter side of {shorter} pixels: "
-                "please cut off some of its longer one."
-            )
+
+def bound_longest_edge(processor: Any) -> None:
+    """Let an image processor that asks for a shorter side bound the longer one, too, if it doesn't."""
+    size = getattr(processor, "size", None) or {}
+    shorter = size.get("shortest_edge")
+    if shorter and not size.get("longest_edge"):
+        processor.size = {"shortest_edge": shorter, "longest_edge": LONGEST_BY_SHORTEST * shorter}
 
 
 def _timed_forward(model: Any, inputs: Mapping[str, torch.Tensor], passes: int) -> tuple[Any, float]:

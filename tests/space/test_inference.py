@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,15 @@ def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setattr(inference, "load_model", load_model)
     with pytest.raises(ModelError, match="'me/fcn' needs what isn't installed: .*Some model requires timm"):
         load_segmenters(["me/fcn"])
+
+
+def test_a_strip_is_not_made_ever_longer(segmenters):
+    """Processors of other models ask for a shorter side alone."""
+    processor = deepcopy(segmenters[0].processor)
+    processor.size = {"shortest_edge": 500}
+    inference.bound_longest_edge(processor)
+    pixels = processor(images=Image.new("RGB", (3, 700)), return_tensors="pt")["pixel_values"]
+    assert max(pixels.shape[-2:]) <= 8 * 500
+    processor.size = {"shortest_edge": 500, "longest_edge": 700}
+    inference.bound_longest_edge(processor)
+    assert dict(processor.size)["longest_edge"] == 700
