@@ -293,6 +293,7 @@ def test_a_link_reopens_example_class_pixel_and_tab(browser, server):
     before = first_mask(page)
     page.locator("#fcn-examples button.gallery-item").nth(1).click()
     page.wait_for_function("before => document.querySelector('.fcn-mask')?.src !== before", arg=before)
+    page.wait_for_function("[...document.querySelectorAll('.fcn-panel .fcn-mask')].every((mask) => mask.complete)")
     page.locator('.fcn-class[data-name="road"]').click()
     view = page.locator(".fcn-view").first
     for key in ("ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown"):
