@@ -496,7 +496,7 @@ def test_models_are_typed_in_and_a_truth_is_added(page, server, model_folders, p
     accordion = page.get_by_role("button", name="Other models")
     accordion.focus()
     accordion.press("Enter")
-    field = page.get_by_label("One to four models")
+    field = page.get_by_label("One to four Hub ids")
     field.fill("./nowhere")
     before = first_mask(page)
     field.press("Enter")
