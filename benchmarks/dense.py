@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import medians, parser, report
 from fcn_hf import convolutionalize
-from fcn_hf.optimization import keep_freed_memory
+from fcn_hf.memory import keep_freed_memory
 
 STRIDE = 32
 
