@@ -29,6 +29,9 @@ def packed(layers: nn.Sequential) -> nn.Sequential:
     return type(layers)(result).train(layers.training)
 
 
+OPERATORS = ("_reorder_convolution_weight", "_convolution_pointwise")
+
+
 class PackedConvolution(nn.Conv2d):
     """A convolution and the ReLU behind it.
 
@@ -101,7 +104,12 @@ def is_watched(tensor: torch.Tensor) -> bool:
 
 
 def is_packable(tensor: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether oneDNN has its own order for weights on this machine, in the dtype that both have."""
+    """Whether oneDNN has its own order for weights on this machine, in the dtype that both have.
+
+    torch's operators for it have no public name, so another version may lack them.
+    """
+    if not all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS):
+        return False
     on_cpu = tensor.device.type == weight.device.type == "cpu" and tensor.dtype == weight.dtype
     if not (on_cpu and torch.backends.mkldnn.is_available()):
         return False

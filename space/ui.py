@@ -164,11 +164,10 @@ class Handlers:
     ) -> tuple[Any, Any, Any]:
         """For another kind of picture: its first example, if it has one, in place of another kind's, or a visitor's own
         picture by its networks. What the fields are to hold is as in `show_upload`."""
-        paths, another = self._examples(name), upload is None or self.is_example(upload["path"])
-        if paths and another:
-            return str(paths[0]), gr.skip(), without(truth, code)
-        if name in self.kinds and another:
-            return None, self.show(name, None, code=code), without(truth, code)
+        paths = self._examples(name)
+        if (paths or name in self.kinds) and (upload is None or self.is_example(upload["path"])):
+            shown = gr.skip() if paths else self.show(name, None, code=code)
+            return str(paths[0]) if paths else None, shown, without(truth, code)
         return gr.skip(), self.show(name, path_of(upload), distinct, code=code), without(truth, code)
 
     def example(self, name: str, index: int) -> str:

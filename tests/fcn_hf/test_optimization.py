@@ -5,10 +5,11 @@ import torch
 from torch import nn
 from transformers import ResNetConfig, TimmBackboneConfig
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation, optimize
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, optimize, packed_convolution
 from fcn_hf.constant_border import BorderedStages
 from fcn_hf.errors import FCNError
 from fcn_hf.optimization import fold_batch_norm
+from fcn_hf.packed_convolution import PackedConvolution
 from fcn_hf.prediction import load_model
 
 NARROW = {"hidden_sizes": [4, 6, 8, 8, 8], "hidden_size": 8}
@@ -202,3 +203,13 @@ def test_loaded_models_are_optimized_and_not_for_saving(tmp_path):
         model.load_state_dict(model.state_dict())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.ndim == 4)
+
+
+def test_without_its_operators_a_packed_convolution_is_an_ordinary_one(monkeypatch):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 4, 3, padding=1)
+    packed, picture = PackedConvolution(convolution), torch.randn(1, 3, 9, 7)
+    monkeypatch.setattr(packed_convolution, "OPERATORS", ("_of_another_version",))
+    with torch.no_grad():
+        torch.testing.assert_close(packed(picture), convolution(picture).relu())
+    assert not packed.copies
