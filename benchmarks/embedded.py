@@ -3,12 +3,12 @@
     pip install --no-deps torchfcn
     python -m benchmarks.embedded --json embedded.json
 
-Each net sees one picture of 360x480 as it is, torchfcn's one of 375x500. The page's: what the networks of a kind take
-together, at the sizes to which their processors bring a picture of 360x480. The process keeps freed memory, from which
-all of them gain.
+Each net sees one picture of 360x480 as it is, torchfcn's one of 375x500. The page's: from a picture
+of 360x480 to the label maps of all networks of a kind. The process keeps freed memory, from which all of them gain.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks.timing import medians, parser, report, torchfcn_fcn8s
 from fcn_hf.memory import keep_freed_memory
 from fcn_hf.prediction import load_model
+from space.inference import segment_together
 from space.kinds import load_kinds, model_ids
 
 PEER = "torchfcn FCN-8s, 375x500"
@@ -35,9 +36,8 @@ def main(given: Sequence[str] | None = None) -> None:
             passes[f"{kind} FCN-{model.config.prediction_stride}s, 360x480"] = lambda model=model: model(small)
     picture = Image.new("RGB", (480, 360))
     for kind in load_kinds(model_ids({})):
-        inputs = [(each.model, each.processor(picture, return_tensors="pt")) for each in kind.segmenters]
-        name = f"the page's {len(inputs)} of {kind.name}"
-        passes[name] = lambda inputs=inputs: [model(**given) for model, given in inputs]
+        once = [replace(segmenter, passes=1) for segmenter in kind.segmenters]
+        passes[f"the page's {len(once)} of {kind.name}"] = lambda once=once: segment_together(once, picture)
     seconds = medians(passes, arguments.repeats)
     rows = {
         name: {"ms": round(each * 1000), "torchfcn / this": round(seconds[PEER] / each, 1)}

@@ -223,7 +223,8 @@ class _FCNImageProcessing(BaseImageProcessor):
                 _resize_scores(score[:, : crop[0], : crop[1]], target)
                 for score, crop, target in zip(scores, crops, targets, strict=True)
             ]
-        maps = [score.argmax(dim=0) for score in scores]
+        # On CPUs torch's max is two to five times as fast as its argmax along a dimension that isn't the last in memory.
+        maps = [score.max(dim=0).indices for score in scores]
         if not return_segmentation_scores:
             return maps
         return [

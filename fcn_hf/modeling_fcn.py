@@ -274,16 +274,39 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
         return loss / labelled.sum().clamp(min=1)
 
     def _loss(
-        self, logits: dict[str, torch.Tensor], labels: "torch.Tensor | Mapping[str, torch.Tensor]"
+        self, scored: FCNSemanticSegmenterOutput, labels: "torch.Tensor | Mapping[str, torch.Tensor]"
     ) -> torch.Tensor:
         """The sum of the losses of those tasks that have labels; a tensor labels the first task."""
         if not isinstance(labels, Mapping):
-            return self.segmentation_loss(next(iter(logits.values())), labels)
+            return self.segmentation_loss(scored.logits, labels)
         if not labels or any(task not in (self.config.tasks or ()) for task in labels):
-            expected = f"some of {list(logits)}" if self.config.tasks else "a tensor, as the net has one task"
+            expected = (
+                f"some of {list(scored.logits_by_task)}"
+                if scored.logits_by_task
+                else "a tensor, as the net has one task"
+            )
             raise ValueError(f"labels are given for the tasks {list(labels)}; expected {expected}.")
-        losses = [self.segmentation_loss(logits[task], task_labels) for task, task_labels in labels.items()]
+        losses = [
+            self.segmentation_loss(scored.logits_by_task[task], task_labels) for task, task_labels in labels.items()
+        ]
         return torch.stack(losses).sum()
+
+    def score(self, maps: Sequence[torch.Tensor], size: tuple[int, int]) -> FCNSemanticSegmenterOutput:
+        """The trunk's maps -> the answer: `forward` without the trunk, which nets of several strides can have in common.
+
+        Args:
+            maps (sequence of `torch.Tensor`): `hidden_states` of `self.fcn`, all of them.
+            size (`tuple[int, int]`): height and width of the `pixel_values`.
+
+        Returns:
+            `FCNSemanticSegmenterOutput`: as `forward` gives it, without loss and hidden states.
+        """
+        answers = self.heads(maps, size)
+        logits = {task: task_logits for task, (task_logits, _) in answers.items()}
+        first_logits, coarse_scores = next(iter(answers.values()))
+        return FCNSemanticSegmenterOutput(
+            logits=first_logits, coarse_scores=coarse_scores, logits_by_task=logits if self.config.tasks else None
+        )
 
     @can_return_tuple
     def forward(
@@ -312,17 +335,15 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
                 there is only one class to be learned.
         """
         maps = self.fcn(pixel_values, output_hidden_states=True).hidden_states
-        answers = self.heads(maps, pixel_values.shape[-2:])
-        logits = {task: task_logits for task, (task_logits, _) in answers.items()}
-        first_logits, coarse_scores = next(iter(answers.values()))
+        scored = self.score(maps, pixel_values.shape[-2:])
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return FCNSemanticSegmenterOutput(
-            loss=None if labels is None else self._loss(logits, labels),
-            logits=first_logits,
+            loss=None if labels is None else self._loss(scored, labels),
+            logits=scored.logits,
             hidden_states=maps if output_hidden_states else None,
-            coarse_scores=coarse_scores,
-            logits_by_task=logits if self.config.tasks else None,
+            coarse_scores=scored.coarse_scores,
+            logits_by_task=scored.logits_by_task,
         )
 
 

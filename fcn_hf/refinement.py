@@ -62,7 +62,8 @@ def refinement(model: Any, processor: Any, picture: str | PathLike | Image.Image
 
     steps: list[RefinementStep] = []
     for name, (step_logits, step_scores) in logits.items():
-        mask = at_picture(processor, step_logits, (picture.height, picture.width)).argmax(dim=0).cpu().numpy()
+        scores = at_picture(processor, step_logits, (picture.height, picture.width))
+        mask = scores.max(dim=0).indices.cpu().numpy()
         before = steps[-1].mask if steps else mask
         _, num_labels, height, width = step_scores.shape
         steps.append(RefinementStep(name, (height, width, num_labels), mask, mask != before))

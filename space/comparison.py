@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from space.inference import UNLABELLED, Segmentation, boundary_f1, mean_iou, shares
+from space.inference import UNLABELLED, Segmentation, boundary_f1, mean_iou, segment_together, shares
 from space.kinds import Kind
 from space.pictures import read_layers, read_truth
 
@@ -52,7 +52,7 @@ def compare(kind: Kind, path: str | os.PathLike[str], truth_path: str | os.PathL
         truth = kind.examples.truth(picture, labels)
     else:
         truth = read_truth(truth_path, picture.size, len(labels))
-    results = tuple(segmenter.segment(picture) for segmenter in kind.segmenters)
+    results = segment_together(kind.segmenters, picture)
     scores, boundary_scores = (
         tuple(
             None if truth is None else score(result.mask, truth, len(labels), segmenter.ids)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from fcn_hf.errors import FCNError, in_one_line
 from fcn_hf.metrics import BoundaryF1, ConfusionMatrix
+from fcn_hf.modeling_fcn import FCNForSemanticSegmentation
 from fcn_hf.prediction import load_model
 from space.devices import device
 from space.pictures import UNLABELLED, shrink
@@ -29,9 +30,13 @@ LONGEST_BY_SHORTEST = 8
 that asks for a shorter side alone would make a strip of 1024x3 pixels, at 500 pixels, 171 thousand pixels long."""
 
 TIMED_PASSES = 3
-TIMING_BUDGET = 0.5
-"""Seconds within which a pass is repeated (at most `TIMED_PASSES` times) and the fastest one counts: the first pass at
+TIMING_BUDGET = 0.1
+"""Seconds within which a pass of a trunk or of a network's scores is repeated (at most `TIMED_PASSES` times) and the fastest one counts: the first pass at
 a new size allocates memory, which would make whichever network comes first look slow."""
+
+
+ODD_SIZE = (75, 51)
+"""Height and width, in pixels, of the picture on which two trunks are compared."""
 
 
 class ModelError(FCNError):
@@ -130,19 +135,73 @@ class Segmenter:
         """The network, brought to where this request is computed."""
         return self.model.to(device())
 
-    @torch.inference_mode()
     def segment(self, picture: Image.Image) -> Segmentation:
         """Name the class of every pixel of an RGB picture of any size."""
-        seen = shrink(picture, LONGEST_SIDE)
-        model = self.on_device()
-        inputs = self.processor(images=seen, return_tensors="pt").to(device())
-        outputs, seconds = _timed_forward(model, inputs, self.passes)
-        ids = self.processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
-        mask = Image.fromarray(self.ids[ids.to(torch.uint8).cpu().numpy()])
+        (result,) = segment_together([self], picture)
+        return result
+
+
+@torch.inference_mode()
+def segment_together(segmenters: Sequence[Segmenter], picture: Image.Image) -> tuple[Segmentation, ...]:
+    """What each network says about an RGB picture of any size.
+
+    The maps of a trunk that several of them share (`share_trunks`) are computed once; each one's seconds are those of
+    the trunk and of its own scores.
+    """
+    seen = shrink(picture, LONGEST_SIDE)
+    computed: dict[Any, tuple[Any, float]] = {}
+    results = []
+    for segmenter in segmenters:
+        model, processor = segmenter.on_device(), segmenter.processor
+        pixel_values = processor(images=seen, return_tensors="pt")["pixel_values"].to(device())
+        if isinstance(model, FCNForSemanticSegmentation):
+            if model.fcn not in computed:
+                computed[model.fcn] = _timed(partial(model.fcn, pixel_values, output_hidden_states=True), segmenter)
+            trunk, trunk_seconds = computed[model.fcn]
+            outputs, seconds = _timed(partial(model.score, trunk.hidden_states, pixel_values.shape[-2:]), segmenter)
+            seconds += trunk_seconds
+        else:
+            outputs, seconds = _timed(partial(model, pixel_values=pixel_values), segmenter)
+        ids = processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
+        mask = Image.fromarray(segmenter.ids[ids.to(torch.uint8).cpu().numpy()])
         if mask.size != picture.size:
             mask = mask.resize(picture.size, Image.Resampling.NEAREST)
         values = np.asarray(mask)
-        return Segmentation(values, seconds, shares(values, self.classes))
+        results.append(Segmentation(values, seconds, shares(values, segmenter.classes)))
+    return tuple(results)
+
+
+@torch.inference_mode()
+def share_trunks(segmenters: Sequence[Segmenter]) -> None:
+    """Let networks have one trunk in common whose trunks are the same, weight by weight, and see pictures alike.
+
+    So are those of an FCN-32s, 16s and 8s that differ in their skips alone.
+    """
+    distinct: list[Segmenter] = []
+    for segmenter in segmenters:
+        if isinstance(segmenter.model, FCNForSemanticSegmentation):
+            same = next((other for other in distinct if _same_trunk(segmenter, other)), None)
+            if same is None:
+                distinct.append(segmenter)
+            else:
+                segmenter.model.fcn = same.model.fcn
+
+
+def _same_trunk(one: Segmenter, other: Segmenter) -> bool:
+    if one.processor.to_dict() != other.processor.to_dict():
+        return False
+    weights, other_weights = one.model.fcn.state_dict(), other.model.fcn.state_dict()
+    if weights.keys() != other_weights.keys() or not all(
+        weight.dtype == other_weights[name].dtype and torch.equal(weight, other_weights[name])
+        for name, weight in weights.items()
+    ):
+        return False
+    # What a trunk does beyond its weights, such as where it pads, shows in the maps of a picture of an odd size.
+    noise = torch.rand(1, one.model.config.num_channels, *ODD_SIZE, generator=torch.Generator().manual_seed(0))
+    maps, other_maps = (
+        each.model.fcn(noise.to(each.model.device), output_hidden_states=True).hidden_states for each in (one, other)
+    )
+    return len(maps) == len(other_maps) and all(map(torch.equal, maps, other_maps))
 
 
 def bound_longest_edge(processor: Any) -> None:
@@ -153,12 +212,13 @@ def bound_longest_edge(processor: Any) -> None:
         processor.size = {"shortest_edge": shorter, "longest_edge": LONGEST_BY_SHORTEST * shorter}
 
 
-def _timed_forward(model: Any, inputs: Mapping[str, torch.Tensor], passes: int) -> tuple[Any, float]:
+def _timed(run: Callable[[], Any], segmenter: Segmenter) -> tuple[Any, float]:
+    """What a network's part gives, and the seconds of its fastest pass."""
     fastest, start = float("inf"), time.perf_counter()
-    for _ in range(passes):
+    for _ in range(segmenter.passes):
         pass_start = time.perf_counter()
-        outputs = model(**inputs)
-        if outputs.logits.is_cuda:
+        outputs = run()
+        if segmenter.model.device.type == "cuda":
             torch.cuda.synchronize()
         now = time.perf_counter()
         fastest = min(fastest, now - pass_start)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fcn_hf.palettes import class_colours, distinct_palette
-from space.inference import UNLABELLED, ModelError, Segmenter
+from space.inference import UNLABELLED, ModelError, Segmenter, share_trunks
 from space.pictures import EXAMPLES, Examples
 
 MODELS = Path(__file__).parent / "models"
@@ -128,7 +128,8 @@ def load_segmenters(ids: Sequence[str]) -> tuple[Segmenter, ...]:
 
 def side_by_side(segmenters: Sequence[Segmenter]) -> tuple[Segmenter, ...]:
     """The same networks, with masks that share their ids: of the classes of all of them, in the order in which their
-    names first appear. Two that would share a name are told apart by where they came from.
+    names first appear. Two that would share a name are told apart by where they came from. Trunks that are the same
+    are one from here on (`share_trunks`).
 
     Raises:
         ModelError: there are more classes than a mask has ids.
@@ -140,6 +141,7 @@ def side_by_side(segmenters: Sequence[Segmenter]) -> tuple[Segmenter, ...]:
             f"the models {names} have {len(classes)} classes together; at most {UNLABELLED} can be drawn, so show "
             "fewer of them at once."
         )
+    share_trunks(segmenters)
     return tuple(replace(_distinct(segmenter, segmenters), beside=classes) for segmenter in segmenters)
 
 

@@ -3,15 +3,20 @@
 import math
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from fcn_hf import FCNImageProcessor
+from fcn_hf.prediction import load_model, predict
 from space import inference
 from space.comparison import compare
-from space.inference import ModelError, mean_iou, shares
+from space.inference import ModelError, mean_iou, segment_together, shares
 from space.kinds import KINDS, Kind, load_kinds, load_segmenters, model_ids
 from space.pictures import Examples, read_picture
 from tests.helpers import save_tiny
@@ -39,12 +44,42 @@ def test_mask_has_the_size_of_the_picture(segmenters, noise_picture, size):
 def test_large_picture_is_seen_smaller_and_its_mask_brought_back(segmenters, noise_picture, monkeypatch):
     monkeypatch.setattr(inference, "LONGEST_SIDE", 64)
     seen = []
-    hook = segmenters[0].model.register_forward_pre_hook(
-        lambda _, a, k: seen.append(k["pixel_values"]), with_kwargs=True
-    )
+    hook = segmenters[0].model.fcn.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     result = segmenters[0].segment(noise_picture(200, 100))
     hook.remove()
     assert seen[0].shape[-2:] == (32, 64) and result.mask.shape == (100, 200)
+
+
+def test_networks_run_the_trunk_that_they_share_once_and_say_what_each_says_alone(noise_picture):
+    (kind,) = load_kinds({"street": model_ids({})["street"]})
+    trunk = kind.segmenters[0].model.fcn
+    assert all(segmenter.model.fcn is trunk for segmenter in kind.segmenters) and len(kind.segmenters) == 3
+    runs = []
+    hook = trunk.register_forward_hook(lambda *_: runs.append(1))
+    picture, once = noise_picture(97, 61), [replace(segmenter, passes=1) for segmenter in kind.segmenters]
+    together = segment_together(once, picture)
+    hook.remove()
+    assert len(runs) == 1
+    for segmenter, result in zip(kind.segmenters, together, strict=True):
+        alone, processor = load_model(segmenter.source)
+        assert np.array_equal(result.mask, predict(alone, processor, picture))
+
+
+def test_trunks_that_differ_stay_apart(tmp_path):
+    coarse = save_tiny(tmp_path / "coarse", prediction_stride=32, geometry="same")
+    for name in ("alike", "resized", "taught"):
+        shutil.copytree(coarse, tmp_path / name)
+    FCNImageProcessor(num_labels=5, size={"shortest_edge": 80}).save_pretrained(tmp_path / "resized")
+    weights = load_file(tmp_path / "taught" / "model.safetensors")
+    weights[next(name for name in weights if "conv3" in name and name.endswith("bias"))][0] += 1e-3
+    save_file(weights, tmp_path / "taught" / "model.safetensors", {"format": "pt"})
+    save_tiny(tmp_path / "released", prediction_stride=32, geometry="caffe")  # the same weights, padded otherwise
+    names = ("coarse", "alike", "resized", "taught")
+    coarse, alike, resized, taught = load_segmenters([str(tmp_path / name) for name in names])
+    assert alike.model.fcn is coarse.model.fcn
+    assert len({id(segmenter.model.fcn) for segmenter in (coarse, resized, taught)}) == 3
+    coarse, released = load_segmenters([str(tmp_path / name) for name in ("coarse", "released")])
+    assert coarse.model.fcn is not released.model.fcn
 
 
 def test_same_picture_gives_the_same_mask(segmenters, noise_picture):
