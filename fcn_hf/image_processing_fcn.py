@@ -223,7 +223,7 @@ class _FCNImageProcessing(BaseImageProcessor):
                 _resize_scores(score[:, : crop[0], : crop[1]], target)
                 for score, crop, target in zip(scores, crops, targets, strict=True)
             ]
-        # On CPUs torch's max is two to five times as fast as its argmax along a dimension that isn't the last in memory.
+        # On CPUs torch's max along a dimension that isn't the last in memory is several times as fast as its argmax.
         maps = [score.max(dim=0).indices for score in scores]
         if not return_segmentation_scores:
             return maps

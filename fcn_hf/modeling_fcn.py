@@ -292,7 +292,7 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
         return torch.stack(losses).sum()
 
     def score(self, maps: Sequence[torch.Tensor], size: tuple[int, int]) -> FCNSemanticSegmenterOutput:
-        """The trunk's maps -> the answer: `forward` without the trunk, which nets of several strides can have in common.
+        """The trunk's maps -> the answer: `forward` without the trunk, which nets of several strides can share.
 
         Args:
             maps (sequence of `torch.Tensor`): `hidden_states` of `self.fcn`, all of them.

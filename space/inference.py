@@ -31,9 +31,8 @@ that asks for a shorter side alone would make a strip of 1024x3 pixels, at 500 p
 
 TIMED_PASSES = 3
 TIMING_BUDGET = 0.1
-"""Seconds within which a pass of a trunk or of a network's scores is repeated (at most `TIMED_PASSES` times) and the fastest one counts: the first pass at
-a new size allocates memory, which would make whichever network comes first look slow."""
-
+"""Seconds within which a pass of a trunk or of a network's scores is repeated (at most `TIMED_PASSES` times) and the
+fastest one counts: the first pass at a new size allocates memory, which would make the first network look slow."""
 
 ODD_SIZE = (75, 51)
 """Height and width, in pixels, of the picture on which two trunks are compared."""
