@@ -277,26 +277,21 @@ class FCNForSemanticSegmentation(FCNPreTrainedModel):
         self, scored: FCNSemanticSegmenterOutput, labels: "torch.Tensor | Mapping[str, torch.Tensor]"
     ) -> torch.Tensor:
         """The sum of the losses of those tasks that have labels; a tensor labels the first task."""
+        logits: dict[str, Any] = scored.logits_by_task or {"semantic": scored.logits}
         if not isinstance(labels, Mapping):
-            return self.segmentation_loss(scored.logits, labels)
+            return self.segmentation_loss(next(iter(logits.values())), labels)
         if not labels or any(task not in (self.config.tasks or ()) for task in labels):
-            expected = (
-                f"some of {list(scored.logits_by_task)}"
-                if scored.logits_by_task
-                else "a tensor, as the net has one task"
-            )
+            expected = f"some of {list(logits)}" if self.config.tasks else "a tensor, as the net has one task"
             raise ValueError(f"labels are given for the tasks {list(labels)}; expected {expected}.")
-        losses = [
-            self.segmentation_loss(scored.logits_by_task[task], task_labels) for task, task_labels in labels.items()
-        ]
+        losses = [self.segmentation_loss(logits[task], task_labels) for task, task_labels in labels.items()]
         return torch.stack(losses).sum()
 
-    def score(self, maps: Sequence[torch.Tensor], size: tuple[int, int]) -> FCNSemanticSegmenterOutput:
+    def score(self, maps: Sequence[torch.Tensor], size: Sequence[int]) -> FCNSemanticSegmenterOutput:
         """The trunk's maps -> the answer: `forward` without the trunk, which nets of several strides can share.
 
         Args:
             maps (sequence of `torch.Tensor`): `hidden_states` of `self.fcn`, all of them.
-            size (`tuple[int, int]`): height and width of the `pixel_values`.
+            size (sequence of `int`): height and width of the `pixel_values`.
 
         Returns:
             `FCNSemanticSegmenterOutput`: as `forward` gives it, without loss and hidden states.
