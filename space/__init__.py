@@ -5,5 +5,6 @@ import os
 # Gradio reads this once, at its import: the page must start, and stay, without a call to the outside.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-# oneDNN reads this once too. It would keep plans for the last 1024 layers and sizes: 1 GB after some dozen pictures.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
+# oneDNN reads this once too: for how many layers and sizes it keeps a plan. Those of one picture, of all networks of a
+# kind forward and backward, are about 400; making a plan takes as long as following it, and each takes about 50 kB.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")

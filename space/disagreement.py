@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from space.pictures import UNLABELLED
 from space.texts import ENGLISH, Language
@@ -71,7 +72,7 @@ def disagreement(
     else:
         return None
     groups = np.where(known & (groups < len(names)), groups, np.uint8(UNLABELLED))
-    counts = np.bincount(groups.ravel(), minlength=256)[: len(names)]
+    counts = np.array(Image.fromarray(groups).histogram())[: len(names)]
     return Disagreement(
         groups=groups,
         names=names,

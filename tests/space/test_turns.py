@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from space import many, serving, ui, uploads
-from space.inference import Segmentation, Segmenter
+from space.inference import Segmentation
 from tests.helpers import free_port
 from tests.space.visitors import HTTP, call, send, trigger
 
@@ -28,11 +28,11 @@ class Worker:
     def __init__(self):
         self.widths, self.allowed = [], threading.Semaphore(0)
 
-    def segment(self, picture, labels):
+    def segment_together(self, segmenters, picture):
         self.widths.append(picture.width)
         assert self.allowed.acquire(timeout=PATIENCE)
-        mask = np.zeros((picture.height, picture.width), np.uint8)
-        return Segmentation(mask, 0.1, dict.fromkeys(labels, 1 / len(labels)))
+        mask, classes = np.zeros((picture.height, picture.width), np.uint8), segmenters[0].classes
+        return tuple(Segmentation(mask, 0.1, dict.fromkeys(classes, 1 / len(classes))) for _ in segmenters)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def worker():
 def served(worker, model_folders, tmp_path_factory):
     """A page in this process, with one network, and its address."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Segmenter, "segment", lambda self, picture: worker.segment(picture, self.classes))
+        for place in ("space.inference", "space.comparison"):
+            patch.setattr(f"{place}.segment_together", worker.segment_together)
         patch.setenv("FCN_MODELS", model_folders[0])
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
         worker.allowed.release()  # for the first example, which the page shows at once
