@@ -1,6 +1,6 @@
 """Why a pixel has its class: what the net could see of the picture there, and what its score depended on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -53,7 +53,6 @@ class PixelExplanation:
         return int(np.searchsorted(within, share * within[-1]))
 
 
-@torch.enable_grad()
 def explain_pixel(
     model: Any, processor: Any, picture: str | PathLike | Image.Image, x: int, y: int
 ) -> PixelExplanation:
@@ -69,37 +68,75 @@ def explain_pixel(
         `FCNError`: if the pixel isn't in the picture.
         `ValueError`: if the picture can't be read, or isn't one for this model.
     """
+    (explanation,) = explain_together([(model, processor)], picture, x, y)
+    return explanation
+
+
+def explain_together(
+    nets: Iterable[tuple[Any, Any]], picture: str | PathLike | Image.Image, x: int, y: int
+) -> Iterator[PixelExplanation]:
+    """What `explain_pixel` gives for each of several nets. FCNs whose `fcn` is one and the same module, and whose image
+    processors are alike, go through it once.
+
+    Args:
+        nets: models, each with its image processor.
+        picture, x, y: as `explain_pixel` takes them.
+
+    Raises:
+        As `explain_pixel`.
+    """
     picture = open_picture(picture)
     if not (0 <= x < picture.width and 0 <= y < picture.height):
         raise FCNError(
             f"x is {x} and y is {y}, but the picture has {picture.width}x{picture.height} pixels: expected x in "
             f"0..{picture.width - 1} and y in 0..{picture.height - 1}."
         )
-    size = (picture.height, picture.width)
-    pixel_values = processor(picture, return_tensors="pt").to(model.device)["pixel_values"].requires_grad_()
-    # Only an FCN's inner maps are maps; another net's may be sequences.
-    is_fcn = model.config.model_type == "fcn"
-    with FollowedFields(pixel_values) as fields:
-        outputs = model(pixel_values=pixel_values, output_hidden_states=is_fcn)
-    maps = list(outputs.hidden_states) if is_fcn else []
-    scores = at_picture(processor, outputs.logits, size)[:, y, x]
-    # All of the heads is linear, so the gradients of the maps are other than zero where the score has read them.
-    gradient, *read = torch.autograd.grad(scores.max(), [pixel_values, *maps], allow_unused=True)
-    dependence = gradient.abs().sum(dim=1, keepdim=True)
-    field, reach = None, None
-    if is_fcn:
-        field = bounding_box(at_picture(processor, seen(pixel_values, maps, read, fields), size)[0] > 0)
-        y_field, x_field = fields.of(maps[-1])
-        reach = (y_field.size, x_field.size)
-    return PixelExplanation(
-        x=x,
-        y=y,
-        probabilities=scores.detach().float().softmax(dim=0).cpu().numpy(),
-        dependence=at_picture(processor, dependence, size)[0].float().cpu().numpy(),
-        receptive_field=field,
-        reach=reach,
-        network_size=(pixel_values.shape[-2], pixel_values.shape[-1]),
-    )
+    looks: dict[Any, _Look] = {}
+    for model, processor in nets:
+        # Only an FCN's inner maps are maps; another net's may be sequences.
+        is_fcn = model.config.model_type == "fcn"
+        net = model.fcn if is_fcn else model
+        if net not in looks:
+            looks[net] = _Look(net, processor, picture, is_fcn)
+        yield looks[net].explained(model, processor, (picture.height, picture.width), x, y)
+
+
+class _Look:
+    """One pass forward, whose graph is kept for passes backward: of an FCN up to its scores, of other nets all of it."""
+
+    @torch.enable_grad()
+    def __init__(self, net: Any, processor: Any, picture: Image.Image, is_fcn: bool):
+        pixel_values = processor(picture, return_tensors="pt").to(net.device)["pixel_values"]
+        self.pixel_values = pixel_values.requires_grad_()
+        with FollowedFields(pixel_values) as self.fields:
+            self.outputs = net(pixel_values=pixel_values, output_hidden_states=is_fcn)
+        self.maps = list(self.outputs.hidden_states) if is_fcn else []
+
+    @torch.enable_grad()
+    def explained(self, model: Any, processor: Any, size: tuple[int, int], x: int, y: int) -> PixelExplanation:
+        network_size = (self.pixel_values.shape[-2], self.pixel_values.shape[-1])
+        logits = model.score(self.maps, network_size).logits if self.maps else self.outputs.logits
+        scores = at_picture(processor, logits, size)[:, y, x]
+        # All of the heads is linear, so the gradients of the maps are other than zero where the score has read them.
+        gradient, *read = torch.autograd.grad(
+            scores.max(), [self.pixel_values, *self.maps], allow_unused=True, retain_graph=True
+        )
+        dependence = gradient.abs().sum(dim=1, keepdim=True)
+        field, reach = None, None
+        if self.maps:
+            found = seen(self.pixel_values, self.maps, read, self.fields)
+            field = bounding_box(at_picture(processor, found, size)[0] > 0)
+            y_field, x_field = self.fields.of(self.maps[-1])
+            reach = (y_field.size, x_field.size)
+        return PixelExplanation(
+            x=x,
+            y=y,
+            probabilities=scores.detach().float().softmax(dim=0).cpu().numpy(),
+            dependence=at_picture(processor, dependence, size)[0].float().cpu().numpy(),
+            receptive_field=field,
+            reach=reach,
+            network_size=network_size,
+        )
 
 
 def seen(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fcn_hf import explain_pixel, refinement
+from fcn_hf import refinement
 from fcn_hf.errors import FCNError
-from fcn_hf.explanation import PixelExplanation
+from fcn_hf.explanation import PixelExplanation, explain_together
 from fcn_hf.palettes import heat_overlay
 from fcn_hf.refinement import RefinementStep
 from space.inference import LONGEST_SIDE, Segmenter
@@ -32,7 +32,7 @@ class NetworkExplanation:
         segmenter: the network.
         explanation: of the pixel in the picture at the size in which networks see it.
         receptive_field: (left, top, right, bottom) in pixels of the picture as it was sent; None if not known.
-        seconds: for all of it.
+        seconds: for all of it; networks of one trunk go through it once, which counts for the first.
     """
 
     segmenter: Segmenter
@@ -71,13 +71,13 @@ def ask(kind: Kind, picture: Image.Image, x: int, y: int) -> Question:
     seen = shrink(picture, LONGEST_SIDE)
     # The pixel whose class a mask that is brought back to the picture's size repeats here.
     seen_x, seen_y = int((x + 0.5) * seen.width / picture.width), int((y + 0.5) * seen.height / picture.height)
-    answers = []
-    for segmenter in kind.segmenters:
-        start = time.perf_counter()
-        explanation = explain_pixel(segmenter.on_device(), segmenter.processor, seen, seen_x, seen_y)
+    answers, start = [], time.perf_counter()
+    nets = [(segmenter.on_device(), segmenter.processor) for segmenter in kind.segmenters]
+    for segmenter, explanation in zip(kind.segmenters, explain_together(nets, seen, seen_x, seen_y), strict=True):
         seconds = time.perf_counter() - start
         field = explanation.receptive_field and enlarged(explanation.receptive_field, seen.size, picture.size)
         answers.append(NetworkExplanation(segmenter, explanation, field, seconds))
+        start = time.perf_counter()
     return Question(picture.size, x, y, seen, tuple(answers))
 
 

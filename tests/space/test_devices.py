@@ -75,11 +75,12 @@ def test_networks_are_explained_on_the_device(monkeypatch, model_folders, noise_
     kind = Kind("street", "Streets", (Segmenter.from_pretrained(model_folders[2]),), Examples())
     monkeypatch.setattr(inference, "device", lambda: torch.device("meta"))
     given = Mock()
-    monkeypatch.setattr(explain, "explain_pixel", given)
+    given.return_value = [Mock(receptive_field=None)]
+    monkeypatch.setattr(explain, "explain_together", given)
     monkeypatch.setattr(explain, "refinement", given)
-    given.return_value.receptive_field = None
     explain.ask(kind, noise_picture(40, 30), 3, 4)
-    assert given.call_args.args[0].device.type == "meta"
+    ((model, _),) = given.call_args.args[0]
+    assert model.device.type == "meta"
     kind.segmenters[0].model.to_empty(device="cpu")
     explain.look_inside(kind.segmenters[0], noise_picture(40, 30))
     assert given.call_args.args[0].device.type == "meta"

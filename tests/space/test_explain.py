@@ -7,15 +7,17 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from fcn_hf import explain_pixel
 from fcn_hf.errors import FCNError
 from fcn_hf.palettes import heat_overlay, voc_palette
+from fcn_hf.prediction import load_model
 from space import classifier as classifiers
 from space import explain as explaining
 from space.classifier import CLASSES, AnswerMap, answer_map, class_heat, classifier, one_answer
 from space.explain import ask, finest_fcn, look_inside
 from space.explain_panels import inside_panels, question_panels
 from space.explain_ui import whole
-from space.kinds import Kind, load_segmenters
+from space.kinds import Kind, load_kinds, load_segmenters, model_ids
 from space.pictures import EXAMPLES, Examples, read_picture
 from tests.helpers import save_tiny
 
@@ -138,3 +140,18 @@ def test_names_are_escaped(noise_picture, tmp_path):
     html = question_panels(ask(kind, picture, 3, 4), colours)
     html += inside_panels(kind.segmenters[0], *look_inside(kind.segmenters[0], picture), colours)
     assert "<script>" not in html and "<b>" not in html and "&lt;b&gt;" in html
+
+
+def test_networks_are_asked_together_as_each_alone(noise_picture):
+    """The page's own, which share their trunk, go through it once."""
+    (kind,) = load_kinds({"everyday": model_ids({})["everyday"]})
+    picture, runs = noise_picture(90, 70), []
+    hook = kind.segmenters[0].model.fcn.register_forward_hook(lambda *_: runs.append(1))
+    together = [answer.explanation for answer in ask(kind, picture, 40, 30).answers]
+    assert len(runs) == 1 and len(together) == 3
+    hook.remove()
+    for segmenter, explanation in zip(kind.segmenters, together, strict=True):
+        alone = explain_pixel(*load_model(segmenter.source), picture, 40, 30)
+        np.testing.assert_allclose(explanation.probabilities, alone.probabilities, atol=1e-5)
+        np.testing.assert_allclose(explanation.dependence, alone.dependence, atol=1e-4 * alone.dependence.max())
+        assert explanation.receptive_field == alone.receptive_field and explanation.reach == alone.reach
