@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from benchmarks.timing import medians, parser, report, torchfcn_fcn8s
 from space.pictures import EXAMPLES
 
 SIZES = {"480x360": (480, 360), "12 megapixels": (4000, 3000)}
+EXPLAINED_SIZE = SIZES["480x360"]
 PATIENCE, SETTLING = 60_000, 3000
 """Milliseconds: for an answer, and for what the choice of a kind or a tab asks for by itself."""
 
@@ -93,27 +94,32 @@ def visit(page: Any, url: str, folder: Path, repeats: int) -> dict[str, float]:
     page.wait_for_function(DRAWN, arg="")
     seconds = {"opening it, to its first masks": time.perf_counter() - start}
     for kind in page.locator("#fcn-kind input").evaluate_all("inputs => inputs.map(input => input.value)"):
-        page.locator(f"#fcn-kind input[value={kind}]").check()
+        page.locator(f'#fcn-kind input[value="{kind}"]').check()
         page.wait_for_timeout(SETTLING)
-        for size_name, size in SIZES.items():
-            pictures = iter(write_pictures(folder, f"{kind}-{size_name}", size, repeats + 1))
-            seconds[f"masks of {kind}, {size_name}"] = median(
-                repeats, lambda pictures=pictures: choose(page, next(pictures))
-            )
-            if size_name == "480x360":
-                page.get_by_role("tab", name="Why this pixel?").click()
-                page.wait_for_timeout(SETTLING)
-                pixels = iter(range(100, 101 + repeats))
-                seconds[f"explanation by {kind}, 480x360"] = median(
-                    repeats, lambda pixels=pixels: ask(page, next(pixels))
-                )
-                page.get_by_role("tab", name="Compare").click()
-    return seconds
+        seconds |= visit_kind(page, kind, folder, repeats)
+    # Models of one's own are the only kind, which isn't asked for then.
+    return seconds if page.locator("#fcn-kind input").count() else seconds | visit_kind(page, "models", folder, repeats)
 
 
-def median(repeats: int, act: Callable[[], float]) -> float:
-    """Of the seconds that an act takes, after one to warm up."""
-    return statistics.median([act() for _ in range(repeats + 1)][1:])
+def visit_kind(page: Any, kind: str, folder: Path, repeats: int) -> dict[str, float]:
+    """Seconds of each thing that a visitor does with the kind of picture that is chosen."""
+    seconds = {}
+    for size_name, size in SIZES.items():
+        pictures = write_pictures(folder, f"{kind}-{size_name}", size, repeats + 1)
+        seconds[f"masks of {kind}, {size_name}"] = median([choose(page, picture) for picture in pictures])
+    pictures = write_pictures(folder, f"{kind}-asked", EXPLAINED_SIZE, 1)
+    choose(page, pictures[0])
+    page.get_by_role("tab", name="Why this pixel?").click()
+    page.wait_for_timeout(SETTLING)
+    asked = [ask(page, 100 + number) for number in range(repeats + 1)]
+    page.get_by_role("tab", name="Compare").click()
+    width, height = EXPLAINED_SIZE
+    return seconds | {f"a pixel explained by {kind}, {width}x{height}": median(asked)}
+
+
+def median(seconds: Sequence[float]) -> float:
+    """Without the first one, which warms up."""
+    return statistics.median(seconds[1:])
 
 
 def write_pictures(folder: Path, name: str, size: tuple[int, int], count: int) -> list[Path]:

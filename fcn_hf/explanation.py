@@ -102,7 +102,7 @@ def explain_together(
 
 
 class _Look:
-    """One pass forward, whose graph is kept for passes backward: of an FCN up to its scores, of other nets all of it."""
+    """A pass forward whose graph is kept for passes backward; of an FCN without the scores, of other nets all of it."""
 
     @torch.enable_grad()
     def __init__(self, net: Any, processor: Any, picture: Image.Image, is_fcn: bool):
