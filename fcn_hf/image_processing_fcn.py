@@ -358,12 +358,16 @@ def _resize_nearest(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _check_numbers(settings: dict[str, Any]) -> None:
     """Refuse factors, means and deviations that leave nothing of a picture, and filters and switches that are none."""
     for name in ("rescale_factor", "image_mean", "image_std"):
-        values = settings.get(name)
-        for value in values if isinstance(values, list | tuple) else [values]:
-            is_number = isinstance(value, int | float) and math.isfinite(value)
-            if value is not None and (not is_number or (value <= 0 and name != "image_mean")):
-                expected = "a finite number" if name == "image_mean" else "a finite positive number"
-                raise ValueError(f"{name} is {values!r}, but must be {expected}, or one for each channel")
+        given = settings.get(name)
+        if given is None:
+            continue
+        by_channel = name != "rescale_factor" and isinstance(given, list | tuple)
+        values = given if by_channel else [given]
+        numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+        if not values or len(numbers) < len(values) or (name != "image_mean" and min(numbers) <= 0):
+            expected = "a finite number" if name == "image_mean" else "a finite positive number"
+            each = "" if name == "rescale_factor" else ", or one for each channel"
+            raise ValueError(f"{name} is {given!r}, but must be {expected}{each}")
     resample = settings.get("resample")
     if isinstance(resample, int | float | list | dict) and resample not in list(PILImageResampling):
         raise ValueError(f"resample is {resample}, but must be one of PIL's filters, such as 2 for bilinear")

@@ -181,7 +181,7 @@ def test_classes_of_other_models_are_checked_too(tmp_path):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"image_std": [0, 0, 0]}, {"image_mean": [float("nan")] * 3}, {"rescale_factor": 0}, {"resample": 99},
+        {"image_std": [0, 0, 0]}, {"image_mean": [float("nan")] * 3}, {"rescale_factor": 0}, {"rescale_factor": []}, {"rescale_factor": [0.1]}, {"image_mean": [None] * 3}, {"resample": 99},
         {"size": {"height": -5, "width": 4}}, {"size": {"shortest_edge": "x"}}, {"do_resize": "yes"},
     ],
 )  # fmt: skip
