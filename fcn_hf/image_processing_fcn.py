@@ -377,8 +377,8 @@ def _check_numbers(settings: dict[str, Any]) -> None:
 
 
 def _count_statistics(image_mean: Any, image_std: Any) -> int | None:
-    """The number of channels that mean and standard deviation are for; None if they are single numbers."""
-    counts = {len(values) for values in (image_mean, image_std) if not isinstance(values, int | float)}
+    """The number of channels that mean and standard deviation are for; None if they are single numbers or none."""
+    counts = {len(values) for values in (image_mean, image_std) if not isinstance(values, int | float | None)}
     if len(counts) > 1:
         raise ValueError(f"image_mean is {image_mean} and image_std is {image_std}: give both one value per channel")
     return counts.pop() if counts else None

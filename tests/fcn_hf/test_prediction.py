@@ -181,7 +181,8 @@ def test_classes_of_other_models_are_checked_too(tmp_path):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"image_std": [0, 0, 0]}, {"image_mean": [float("nan")] * 3}, {"rescale_factor": 0}, {"rescale_factor": []}, {"rescale_factor": [0.1]}, {"image_mean": [None] * 3}, {"resample": 99},
+        {"image_std": [0, 0, 0]}, {"image_mean": [float("nan")] * 3}, {"rescale_factor": 0},
+        {"rescale_factor": []}, {"rescale_factor": [0.1]}, {"image_mean": [None] * 3}, {"resample": 99},
         {"size": {"height": -5, "width": 4}}, {"size": {"shortest_edge": "x"}}, {"do_resize": "yes"},
     ],
 )  # fmt: skip
@@ -190,6 +191,14 @@ def test_a_processor_that_cannot_be_is_told_of_as_it_is_loaded(tmp_path, changed
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(FCNError, match=f"^No model could be loaded from .*: {next(iter(changed))} is "):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("switch", [False, None])
+def test_what_is_not_normalised_needs_no_statistics(tmp_path, switch):
+    path = save_tiny(tmp_path) / "preprocessor_config.json"
+    changed = {"do_normalize": switch, "image_mean": None, "image_std": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert predict(*load_model(str(tmp_path)), Image.new("RGB", (24, 20))).shape == (20, 24)
 
 
 def test_batches_of_the_pipeline_are_what_each_picture_gives_alone(tmp_path):
