@@ -92,14 +92,15 @@ class Tiling:
 
 
 def tiling_for(model) -> Tiling:
-    """A tiling by whose tiles a model gives the label map of the whole picture; each is four of its margins wide.
+    """A tiling by whose tiles a model gives the label map of the whole picture; each is 3.5 of its margins wide, 1024
+    pixels at least: more of them would show the net less twice, and take more memory.
 
     A model that sees all of a picture at once, by attention or by averages over it, or that cuts it into windows of its
     own, has no such tiling: its tiles (`is_seamless` is False) have a margin of a quarter.
     """
     margin = seen_around(model)
     if margin is not None and moves_with_the_picture(model, margin):
-        return Tiling(max(1024, 4 * margin), margin)
+        return Tiling(max(1024, -(-7 * margin // (2 * STRIDE)) * STRIDE), margin)
     size = max(1024, 4 * (margin or 0))
     return Tiling(size, size // 4, is_seamless=False)
 
