@@ -36,7 +36,9 @@ def main(given: Sequence[str] | None = None) -> None:
     command_line = parser(__doc__, repeats=1)
     command_line.add_argument("--model", default="space/models/street/fcn-8s", help="folder of an FCN")
     command_line.add_argument("--rows", type=int, default=160, help="of the dataset (160)")
-    command_line.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="how many there are (1 2)")
+    command_line.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 1, 2], help="how many there are; 0 is without Ray (0 1 2)"
+    )
     arguments = command_line.parse_args(given)
 
     rows: dict[str, dict[str, Any]] = {}
@@ -45,10 +47,13 @@ def main(given: Sequence[str] | None = None) -> None:
         write_dataset(folder / "streets", arguments.rows)
         command = [sys.executable, "-m", "fcn_hf.cli", "segment", "--dataset", str(folder / "streets")]
         command += ["--split", "train", "--model", arguments.model, "--device", "cpu", "--shard-rows", str(SHARD_ROWS)]
-        rows["no engine, 1 thread"] = measure(command, folder / "alone", 1, {"OMP_NUM_THREADS": "1"})
         for workers in arguments.workers:
+            out = folder / str(workers)
+            if not workers:
+                rows["no engine, 1 thread"] = measure(command, out, 1, {"OMP_NUM_THREADS": "1"})
+                continue
             with machines(workers) as address:
-                row = measure([*command, "--engine", "ray"], folder / str(workers), workers, {"RAY_ADDRESS": address})
+                row = measure([*command, "--engine", "ray"], out, workers, {"RAY_ADDRESS": address})
             rows[f"Ray, machines with one core: {workers}"] = row
     report("fcn-hf segment --dataset", rows, arguments)
 

@@ -1,6 +1,7 @@
 """Shared by all tests: no network, no traces, and a net small enough to be built in milliseconds."""
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tests.helpers import build_tiny
@@ -44,3 +46,20 @@ def hub():
     with HubServer() as hub:
         yield hub
         assert not hub.unknown, "the loopback Hub lacks an answer"
+
+
+@pytest.fixture
+def figures(tmp_path, monkeypatch):
+    """Runs a benchmark's `main` with arguments, and gives the rows of its JSON file."""
+    # It is for the process as a whole.
+    for place in ("benchmarks.dense", "benchmarks.exact", "benchmarks.training", "fcn_hf.prediction"):
+        monkeypatch.setattr(f"{place}.keep_freed_memory", lambda: None)
+
+    def rows(main, *arguments):
+        path = tmp_path / "figures.json"
+        main([*map(str, arguments), "--json", str(path)])
+        content = json.loads(path.read_text())
+        assert content["machine"]["threads"] == torch.get_num_threads()
+        return content["rows"]
+
+    return rows

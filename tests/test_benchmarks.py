@@ -1,34 +1,12 @@
 """Every benchmark runs to its end on nets and pictures that are tiny, and says what README quotes of it."""
 
-import json
-import shutil
 from functools import partial
 
-import pytest
-import torch
 from torch import nn
 
-from benchmarks import dense, exact, page, shards, tiles, training
+from benchmarks import dense, exact, tiles, training
 from fcn_hf import FCNConfig
-from space.pictures import EXAMPLES
 from tests.helpers import TINY, run, save_tiny
-
-
-@pytest.fixture
-def figures(tmp_path, monkeypatch):
-    """Runs a benchmark's `main` with arguments, and gives the rows of its JSON file."""
-    # It is for the process as a whole.
-    for place in ("benchmarks.dense", "benchmarks.exact", "benchmarks.training", "fcn_hf.prediction"):
-        monkeypatch.setattr(f"{place}.keep_freed_memory", lambda: None)
-
-    def rows(main, *arguments):
-        path = tmp_path / "figures.json"
-        main([*map(str, arguments), "--json", str(path)])
-        content = json.loads(path.read_text())
-        assert content["machine"]["threads"] == torch.get_num_threads()
-        return content["rows"]
-
-    return rows
 
 
 def test_the_exact_net_beside_its_peers_and_the_papers_times(figures, monkeypatch, tmp_path, capsys):
@@ -74,23 +52,3 @@ def test_tiles_beside_one_pass(figures, tmp_path, monkeypatch):
     assert list(rows) == ["one pass, 64x64", "--tile, 64x64", "--tile, 96x96"]
     assert rows["--tile, 64x64"]["pixels unlike one pass"] == 0
     assert {row["s"] for row in rows.values()} == {1.0} and {row["peak MB"] for row in rows.values()} == {100}
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
-def test_what_a_visitor_of_the_page_waits_for(figures, monkeypatch, tmp_path):
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    monkeypatch.setattr(page, "torchfcn_fcn8s", lambda: nn.Conv2d(3, 21, 3, padding=1).eval())
-    monkeypatch.setattr(page, "SIZES", {"60x40": (60, 40)})
-    monkeypatch.setattr(page, "SETTLING", 1000)
-    classes = json.loads((EXAMPLES / "street" / "id2label.json").read_text())
-    monkeypatch.setenv("FCN_MODELS", str(save_tiny(tmp_path / "model", id2label=classes)))
-    rows = figures(page.main, "--repeats", 1)
-    assert {"start of `python app.py`", "masks of models, 60x40", "a pixel explained by models, 480x360"} < set(rows)
-    assert rows["torchfcn FCN-8s, one pass"]["torchfcn / this"] == 1.0 and all(row["ms"] > 0 for row in rows.values())
-
-
-def test_label_maps_a_second_by_one_worker_of_ray(figures, tmp_path):
-    pytest.importorskip("ray", reason="ray is not installed")
-    rows = figures(shards.main, "--model", save_tiny(tmp_path / "model"), "--rows", 24, "--workers", 1)
-    assert list(rows) == ["no engine, 1 thread", "Ray, machines with one core: 1"]
-    assert all(row["rows/s"] > 0 and row["MB a worker"] > 100 for row in rows.values())

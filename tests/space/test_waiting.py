@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from space import serving, ui, waiting
-from space.inference import Segmentation, Segmenter
+from space.inference import Segmentation
 from tests.helpers import free_port
 from tests.space.visitors import ask, call, listen, send
 
@@ -23,12 +23,13 @@ def worker(monkeypatch):
     widths, may_go_on = [], threading.Event()
     may_go_on.set()
 
-    def segment(self, picture):
+    def segment_together(segmenters, picture):
         widths.append(picture.width)
         assert may_go_on.wait(PATIENCE)
-        return Segmentation(np.zeros((picture.height, picture.width), np.uint8), 0.1, dict.fromkeys(self.labels, 0))
+        mask, shares = np.zeros((picture.height, picture.width), np.uint8), dict.fromkeys(segmenters[0].classes, 0)
+        return tuple(Segmentation(mask, 0.1, shares) for _ in segmenters)
 
-    monkeypatch.setattr(Segmenter, "segment", segment)
+    monkeypatch.setattr("space.comparison.segment_together", segment_together)
     return widths, may_go_on
 
 
