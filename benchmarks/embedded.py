@@ -3,8 +3,8 @@
     pip install --no-deps torchfcn
     python -m benchmarks.embedded --json embedded.json
 
-Each net sees one picture of 360x480 as it is, torchfcn's one of 375x500. The page's: from a picture
-of 360x480 to the label maps of all networks of a kind. The process keeps freed memory, from which all of them gain.
+Each net sees one picture of 360x480 as it is, torchfcn's one of 375x500. The page's: from a picture of 360x480 to the
+label maps of all networks of a kind. The process keeps freed memory, from which all of them gain.
 """
 
 from collections.abc import Sequence

@@ -81,6 +81,13 @@ def digest(mask: np.ndarray) -> str:
     return hashlib.sha256(repr(mask.shape).encode() + np.ascontiguousarray(mask).tobytes()).hexdigest()
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def start_page(port: int, **environment: str) -> subprocess.Popen:
     """`python app.py` with these variables, once it is served at 127.0.0.1:`port`."""
     environment = {**os.environ, **environment, "PORT": str(port)}
@@ -103,9 +110,7 @@ def main() -> None:
     parser.add_argument("--longest-side", type=int, default=500, help="pixels")
     options = parser.parse_args()
     memory: list[int] = []
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         paths = mixed_pictures(Path(folder), options.requests, options.longest_side)
         segmenters = load_segmenters(next(iter(model_ids().values())))

@@ -9,7 +9,6 @@ are seen at `LONGEST_SIDE`, as everywhere on the page. Beside them: one pass of 
 """
 
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.load_page import start_page
+from benchmarks.load_page import free_port, start_page
 from benchmarks.timing import medians, parser, report, torchfcn_fcn8s
 from space.pictures import EXAMPLES
 
@@ -32,9 +31,9 @@ EXPLAINED_SIZE = SIZES["480x360"]
 PATIENCE, SETTLING = 60_000, 3000
 """Milliseconds: for an answer, and for what the choice of a kind or a tab asks for by itself."""
 
-DRAWN = """before => {
+DRAWN = """() => {
     const masks = [...document.querySelectorAll('.fcn-panel .fcn-mask')];
-    return masks.length > 0 && masks[0].src !== before && masks.every(mask => mask.complete && mask.naturalWidth);
+    return masks.length > 0 && masks.every(mask => mask.complete && mask.naturalWidth);
 }"""
 EXPLAINED = """pixel => {
     const pictures = [...document.querySelectorAll('.fcn-why img')];
@@ -56,10 +55,7 @@ def main(given: Sequence[str] | None = None) -> None:
         peer_seconds = medians({"torchfcn": lambda: peer(pixel_values)}, arguments.repeats)["torchfcn"]
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         seconds = {"import of gradio, torch and transformers": importing()}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        start = time.perf_counter()
+        port, start = free_port(), time.perf_counter()
         process = start_page(port)
         try:
             seconds["start of `python app.py`"] = time.perf_counter() - start
@@ -91,7 +87,7 @@ def visit(page: Any, url: str, folder: Path, repeats: int) -> dict[str, float]:
     """Seconds of each thing that a visitor does: medians of so many times, after one to warm up."""
     start = time.perf_counter()
     page.goto(url)
-    page.wait_for_function(DRAWN, arg="")
+    page.wait_for_function(DRAWN)
     seconds = {"opening it, to its first masks": time.perf_counter() - start}
     for kind in page.locator("#fcn-kind input").evaluate_all("inputs => inputs.map(input => input.value)"):
         page.locator(f'#fcn-kind input[value="{kind}"]').check()
@@ -138,7 +134,7 @@ def choose(page: Any, picture: Path) -> float:
     page.wait_for_selector(".fcn-mask", state="detached")
     start = time.perf_counter()
     page.set_input_files("#fcn-picture input[type=file]", picture)
-    page.wait_for_function(DRAWN, arg="")
+    page.wait_for_function(DRAWN)
     return time.perf_counter() - start
 
 

@@ -98,8 +98,8 @@ def measure(command: list[str], out: Path, workers: int, environment: Mapping[st
     """
     start = time.time()
     process = subprocess.Popen([*command, "--out", str(out)], env=os.environ | environment, stdout=subprocess.DEVNULL)
-    largest: list[float] = []
-    watching = threading.Thread(target=watch, args=(process, largest))
+    megabytes: list[int] = []
+    watching = threading.Thread(target=watch, args=(process, "RAY_ADDRESS" in environment, megabytes))
     watching.start()
     status = process.wait()
     watching.join()
@@ -109,20 +109,19 @@ def measure(command: list[str], out: Path, workers: int, environment: Mapping[st
     if len(done) <= workers:
         raise SystemExit(f"{len(done)} shards are too few for {workers} workers: ask for more --rows.")
     rate = (len(done) - workers) * SHARD_ROWS / (done[-1] - done[workers - 1])
-    return {"rows/s": round(rate, 1), "s to the first shard": round(done[0] - start, 1), "MB a worker": max(largest)}
+    return {"rows/s": round(rate, 1), "s to the first shard": round(done[0] - start, 1), "MB a worker": max(megabytes)}
 
 
-def watch(process: subprocess.Popen, largest: list[float]) -> None:
-    """Append the resident megabytes of the largest worker, again and again until the process ends."""
+def watch(process: subprocess.Popen, on_ray: bool, megabytes: list[int]) -> None:
+    """Append the resident megabytes of every worker, again and again until the process ends.
+
+    A worker of Ray takes the name of what it does; without an engine the process itself is the worker.
+    """
     while process.poll() is None:
-        sizes = []
         for each in psutil.process_iter(["cmdline", "memory_info"]):
             named = " ".join(each.info["cmdline"] or [])
-            # A worker of Ray takes the name of what it does; without an engine the command is the worker.
-            if each.info["memory_info"] and (named.startswith("ray::Map") or each.pid == process.pid):
-                sizes.append((named.startswith("ray::"), each.info["memory_info"].rss / 1e6))
-        if sizes:
-            largest.append(round(max(sizes)[1]))
+            if each.info["memory_info"] and (named.startswith("ray::Map") if on_ray else each.pid == process.pid):
+                megabytes.append(round(each.info["memory_info"].rss / 1e6))
         time.sleep(0.2)
 
 

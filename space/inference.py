@@ -148,19 +148,20 @@ def segment_together(segmenters: Sequence[Segmenter], picture: Image.Image) -> t
     the trunk and of its own scores.
     """
     seen = shrink(picture, LONGEST_SIDE)
-    computed: dict[Any, tuple[Any, float]] = {}
+    computed: dict[Any, tuple[Any, float, torch.Size]] = {}
     results = []
     for segmenter in segmenters:
         model, processor = segmenter.on_device(), segmenter.processor
-        pixel_values = processor(images=seen, return_tensors="pt")["pixel_values"].to(device())
-        if isinstance(model, FCNForSemanticSegmentation):
-            if model.fcn not in computed:
-                computed[model.fcn] = _timed(partial(model.fcn, pixel_values, output_hidden_states=True), segmenter)
-            trunk, trunk_seconds = computed[model.fcn]
-            outputs, seconds = _timed(partial(model.score, trunk.hidden_states, pixel_values.shape[-2:]), segmenter)
-            seconds += trunk_seconds
-        else:
-            outputs, seconds = _timed(partial(model, pixel_values=pixel_values), segmenter)
+        is_fcn = isinstance(model, FCNForSemanticSegmentation)
+        net = model.fcn if is_fcn else model
+        if net not in computed:
+            pixel_values = processor(images=seen, return_tensors="pt")["pixel_values"].to(device())
+            timed = _timed(partial(net, pixel_values, output_hidden_states=is_fcn), segmenter)
+            computed[net] = (*timed, pixel_values.shape[-2:])
+        outputs, seconds, size = computed[net]
+        if is_fcn:
+            outputs, own_seconds = _timed(partial(model.score, outputs.hidden_states, size), segmenter)
+            seconds += own_seconds
         ids = processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
         mask = Image.fromarray(segmenter.ids[ids.to(torch.uint8).cpu().numpy()])
         if mask.size != picture.size:
