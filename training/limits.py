@@ -66,6 +66,7 @@ LIMITS = {
     "dice_loss_weight": ZERO_OR_MORE,
     "lovasz_loss_weight": ZERO_OR_MORE,
     "auxiliary_loss_weight": ZERO_OR_MORE,
+    "teacher_loss_weight": ZERO_OR_MORE,
     # The optimiser
     "momentum": BELOW_1,
     "bias_learning_rate_factor": ZERO_OR_MORE,

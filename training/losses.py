@@ -36,6 +36,9 @@ class LossArguments:
         metadata={"help": "Factor on the Lovasz-Softmax loss, of segmentation-models-pytorch, of each forward pass."},
     )
     auxiliary_loss_weight: float = field(default=0.0, metadata={"help": "Factor on the loss of the stride-32 scores."})
+    teacher_loss_weight: float = field(
+        default=1.0, metadata={"help": "Factor on the cross-entropy with the answers of `teacher_model_name_or_path`."}
+    )
 
     def __post_init__(self):
         check_values(self)
@@ -92,6 +95,16 @@ class SegmentationLoss(nn.Module):
             return losses
         labelled = losses[labels != self.ignore_index]
         return labelled.topk(round(share * labelled.numel())).values.sum()
+
+    def teaching(self, logits: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """
+        The mean cross-entropy, over labelled pixels, with a teacher's probabilities in place of labels: a scalar.
+
+        Distillation (arXiv:1503.02531) at a temperature of 1. Both logits are `(B, C, H, W)`, labels `(B, H, W)`.
+        """
+        losses = F.cross_entropy(logits.float(), teacher_logits.float().softmax(dim=1), reduction="none")
+        labelled = labels != self.ignore_index
+        return (losses * labelled).sum() / labelled.sum().clamp(min=1)
 
     def regions(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Dice and Lovasz-Softmax of `(B, C, H, W)` and `(B, H, W)`, each in 0..1 times its factor: a scalar."""

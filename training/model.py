@@ -22,6 +22,10 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Start from these weights, by name: the coarser net's folder or Hub id."}
     )
+    teacher_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Learn this finished net's answers beside the labels: the folder or Hub id of a larger one."},
+    )
     backbone: str = "vgg"
     backbone_config: dict | str | None = field(
         default=None,
@@ -114,6 +118,41 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
         ) from error
     except (StrictDataclassError, ValueError) as error:
         raise _no_such_net(error) from error
+
+
+def build_teacher(
+    arguments: ModelArguments, id2label: dict[int, str], processor: FCNImageProcessor
+) -> FCNForSemanticSegmentation | None:
+    """The net of `teacher_model_name_or_path`, if there is one.
+
+    Args:
+        id2label: the classes that are learnt, which must be the teacher's.
+        processor: of the net that is taught; the teacher sees the same values.
+
+    Raises:
+        `SystemExit`: with a sentence, if it can't be loaded, knows other classes, or wants other values.
+    """
+    name = arguments.teacher_model_name_or_path
+    if name is None:
+        return None
+    try:
+        teacher = FCNForSemanticSegmentation.from_pretrained(name, dtype=torch.float32)
+        wanted = FCNImageProcessor.from_pretrained(name)
+    except (OSError, ValueError, *UNREACHABLE) as error:
+        raise SystemExit(f"No teacher at {name!r}: {hub_reason(error)}") from error
+    if list(teacher.config.id2label.values()) != list(id2label.values()):
+        raise SystemExit(
+            f"The teacher {name!r} knows the classes {list(teacher.config.id2label.values())}; what is learnt here is "
+            f"{list(id2label.values())}."
+        )
+    for setting in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"):
+        theirs, ours = getattr(wanted, setting), getattr(processor, setting)
+        if theirs != ours:
+            raise SystemExit(
+                f"The teacher {name!r} wants pictures with {setting}={theirs}, and the net that is taught with {ours}; "
+                "choose a teacher that was trained from the same kind of start."
+            )
+    return teacher
 
 
 def build_processor(

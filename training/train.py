@@ -23,7 +23,7 @@ from training.data import length, median_frequency_weights
 from training.ema import EMACallback, averaged_weights
 from training.examples import Collator, SegmentationDataset, training_examples
 from training.losses import SegmentationLoss
-from training.model import build_model, build_processor, synchronised
+from training.model import build_model, build_processor, build_teacher, synchronised
 from training.pictures import PredictionPictures
 from training.publish import check_access
 from training.recipe import Recipe, read_recipes
@@ -111,6 +111,7 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, history: RunHistory) 
         segmentation_loss=SegmentationLoss(recipe.loss, class_weights, ignore_index),
         optimizer_arguments=recipe.optimizer,
         ema=None if recipe.model.ema_decay is None else EMACallback(recipe.model.ema_decay, checkpoint),
+        teacher=build_teacher(recipe.model, dataset.id2label, processor),
         writers=[history.save],
     )
     trainer.add_callback(PredictionPictures(trainer, scored, recipe.card.example_pictures))

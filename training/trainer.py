@@ -107,6 +107,7 @@ class FCNTrainer(Trainer):
         segmentation_loss (`SegmentationLoss`, *optional*): what is minimised; plain cross-entropy without it.
         optimizer_arguments (`OptimizerArguments`, *optional*): momentum, and what learns more slowly or not at all.
         ema (`EMACallback`, *optional*): the moving average that `evaluate` scores in place of the weights.
+        teacher (`FCNForSemanticSegmentation`, *optional*): whose answers to each batch are learnt beside its labels.
         writers (*optional*): what writes more files into the folder of a checkpoint, each called with it.
 
     Raises:
@@ -120,6 +121,7 @@ class FCNTrainer(Trainer):
         segmentation_loss: SegmentationLoss | None = None,
         optimizer_arguments: OptimizerArguments | None = None,
         ema: EMACallback | None = None,
+        teacher: FCNForSemanticSegmentation | None = None,
         writers: Iterable[Callable[[Path], object]] = (),
         callbacks: list[TrainerCallback] | None = None,
         **kwargs,
@@ -135,6 +137,7 @@ class FCNTrainer(Trainer):
             num_labels, ignore_index, _ = label_arguments(model.config)
             segmentation_loss = SegmentationLoss(LossArguments(), torch.ones(num_labels), ignore_index)
         self.segmentation_loss = segmentation_loss.to(self.args.device)
+        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False).to(self.args.device)
 
     def _freeze(self, model: FCNForSemanticSegmentation) -> None:
         """Exclude from training what `optimizer_arguments` say."""
@@ -253,6 +256,11 @@ class FCNTrainer(Trainer):
         loss = loss_of.cross_entropy(outputs.logits, labels) / weight
         if loss_of.region_losses and model.training:
             loss = loss + loss_of.regions(outputs.logits, labels) / self.args.gradient_accumulation_steps
+        if self.teacher is not None and model.training:
+            with torch.no_grad(), self.accelerator.autocast():
+                taught = self.teacher(pixel_values=inputs["pixel_values"]).logits
+            teaching = loss_of.teaching(outputs.logits, taught, labels) / self.args.gradient_accumulation_steps
+            loss = loss + arguments.teacher_loss_weight * teaching
         if auxiliary:
             # An eighth of the size is enough to compare scores of stride 32 with, at a 64th of the cost.
             coarse_labels = labels[:, 4::8, 4::8]
