@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from torch.utils import collect_env
 
 
 def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
@@ -30,23 +31,25 @@ def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
 def medians(passes: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Seconds of each pass: the median of `repeats` rounds in which each runs once, after one round to warm up.
 
-    Taking turns spreads whatever else the machine does over all of them.
+    Taking turns spreads whatever else the machine does over all of them. A pass ends when a GPU that it uses is done.
     """
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     for number in range(repeats + 1):
         for name, run in passes.items():
             start = time.perf_counter()
             run()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             if number:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
 def machine() -> dict[str, Any]:
-    """What a figure was measured on."""
+    """What a figure was measured on; the GPU too, if this process used one."""
     names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
-    return {
+    result = {
         "processor": name,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -54,6 +57,10 @@ def machine() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "system": platform.platform(),
     }
+    if torch.cuda.is_initialized():
+        driver = collect_env.get_nvidia_driver_version(collect_env.run)
+        result |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "driver": driver}
+    return result
 
 
 def torchfcn_fcn8s(num_labels: int = 21) -> nn.Module:
@@ -132,6 +139,7 @@ def draw_bars(values: Mapping[str, float], unit: str, path: str) -> None:
     axes.margins(x=0.15)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    processor = machine()
-    figure.suptitle(f"{processor['processor']}, {processor['threads']} threads, torch {processor['torch']}", fontsize=9)
+    found = machine()
+    device = "{gpu}, CUDA {cuda}" if "gpu" in found else "{processor}, {threads} threads"
+    figure.suptitle(f"{device}, torch {{torch}}".format_map(found), fontsize=9)
     figure.savefig(path, dpi=150)
