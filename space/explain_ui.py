@@ -22,11 +22,9 @@ from space.pictures import read_picture
 from space.texts import LANGUAGES
 from space.uploads import NOT_UPLOADED, limited
 
-REFRESH = "() => { window.fcnRefresh('.fcn-refresh'); }"
-"""What the browser does when the picture is another one: the tab that is seen, if it is one of these, asks again."""
-
-RECOLOUR = "() => { window.fcnRefresh('.fcn-recolour'); }"
-"""And when the classes have other colours: it does so if they are seen there."""
+REFRESH = "(picture) => { window.fcnRefresh(picture?.path); }"
+"""What the browser does after a comparison: the tab that is seen, if it is one of these, asks again; of the same
+picture only if its answer depends on the networks or the colours."""
 
 
 class Explanations:
