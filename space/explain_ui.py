@@ -17,7 +17,7 @@ from space.explain import NetworkExplanation, ask, finest_fcn, heat_picture, loo
 from space.explain_panels import answer_panel, inside_panels, map_panel, question_panels, times_panel
 from space.kinds import Kind
 from space.layout import I18N, say_on_failure
-from space.panels import message
+from space.panels import message, refusal
 from space.pictures import read_picture
 from space.texts import LANGUAGES
 from space.uploads import NOT_UPLOADED, limited
@@ -48,7 +48,7 @@ class Explanations:
             x, y = (min(max(whole(value), 0), side - 1) for value, side in zip((x, y), picture.size, strict=True))
             question = ask(kind, picture, x, y)
         except FCNError as error:
-            return message(str(error), "error"), x, y
+            return refusal(error, LANGUAGES[code]), x, y
         return question_panels(question, kind.palette(distinct), LANGUAGES[code]), question.x, question.y
 
     def inside(self, name: str, upload: dict[str, Any] | None, distinct: bool, code: str = "en") -> str:
@@ -61,7 +61,7 @@ class Explanations:
             seen, steps = look_inside(segmenter, read_picture(upload["path"]))
             return inside_panels(segmenter, seen, steps, kind.palette(distinct), LANGUAGES[code])
         except FCNError as error:
-            return message(str(error), "error")
+            return refusal(error, LANGUAGES[code])
 
     def classified(self, upload: dict[str, Any] | None, code: str = "en") -> tuple[str, Any, str, str]:
         """The classifier's one answer, the class it gives, the map of that class, and the times, as HTML."""
@@ -73,7 +73,7 @@ class Explanations:
             square, probabilities = one_answer(picture)
             answers = answer_map(picture)
         except FCNError as error:
-            return message(str(error), "error"), None, "", ""
+            return refusal(error, LANGUAGES[code]), None, "", ""
         index = int(probabilities.argmax())
         times = times_panel(answers, *crops_seconds(answers), language)
         return answer_panel(square, probabilities, language), index, map_panel(answers, index, language), times
@@ -85,7 +85,7 @@ class Explanations:
         try:
             return map_panel(answer_map(read_picture(upload["path"])), index, LANGUAGES[code])
         except FCNError as error:
-            return message(str(error), "error")
+            return refusal(error, LANGUAGES[code])
 
     def explain(
         self, image: dict[str, Any] | None, kind: str, x: Any, y: Any

@@ -25,10 +25,10 @@ from space.links import Opening
 from space.live import Live, live_tab
 from space.many import Many, many_tab
 from space.models_ui import models_accordion
-from space.panels import comparison, message, model_panel, truth_panel
+from space.panels import comparison, message, model_panel, refusal, truth_panel
 from space.pictures import PictureError, TruthError, browser_copy, has_several_frames, read_picture
 from space.serving import address
-from space.texts import ENGLISH, LANGUAGES, Language, accepted_language
+from space.texts import ENGLISH, LANGUAGES, Language, request_language
 from space.typed_models import TypedModels, are_allowed, is_home
 from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited, uploaded
 from space.waiting import NETWORKS, AttendedQueue
@@ -156,18 +156,19 @@ class Handlers:
     ) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it; `distinct` asks for the
         colours that colour-blind eyes tell apart. Below a sentence on a wrong truth there is the comparison without."""
+        language = LANGUAGES[code]
         if path is None:
-            return message(LANGUAGES[code]("choose"))
+            return message(language("choose"))
         try:
             kind = self.kind(name)
             result = compare(kind, path, truth)
         except TruthError as error:
-            gr.Warning(str(error))
-            return message(str(error), "error") + self.show(name, path, distinct, code=code)
+            gr.Warning(language.sentence(str(error)))
+            return refusal(error, language) + self.show(name, path, distinct, code=code)
         except FCNError as error:
-            gr.Warning(str(error))
-            return message(str(error), "error")
-        return self._drawn(kind, result, distinct, LANGUAGES[code])
+            gr.Warning(language.sentence(str(error)))
+            return refusal(error, language)
+        return self._drawn(kind, result, distinct, language)
 
     def _drawn(self, kind: Kind, result: Comparison, distinct: bool, language: Language) -> str:
         each = zip(kind.segmenters, result.results, result.scores, result.boundary_scores, strict=True)
@@ -211,7 +212,7 @@ class Handlers:
     def reopen(self, request: gr.Request) -> list[Any]:
         """The browser's language, the first comparison in it, and kind, its examples, picture, x and y as the page's
         address asks for them."""
-        code = accepted_language(request.headers.get("accept-language", "")).code
+        code = request_language(request).code
         said = [code, gr.skip() if code == ENGLISH.code else self.opened[code]]
         opening = Opening.from_query(request.query_params, self.kinds)
         if opening is None:

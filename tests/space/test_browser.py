@@ -472,7 +472,8 @@ def test_axe_finds_nothing_serious_in_any_tab_light_or_dark_on_phone_or_laptop(b
     assert found == []
 
 
-def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser, server):
+def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser, server, tmp_path):
+    (tmp_path / "bad.png").write_text("not a picture")
     portuguese = {
         ".fcn-header h1": "Cada pixel ganha um nome",
         "#fcn-opacity": "Opacidade das cores",
@@ -485,6 +486,8 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         ".fcn-panel >> nth=3": "Verdade",
         ".fcn-why": "Metade do que conta",
     }
+    finest = {"pt-BR": "A mais fina", "en-GB": "The finest one"}
+    damaged = {"pt-BR": "Esta imagem está danificada", "en-GB": "This picture is damaged"}
     legend = "Legenda: aponte para uma classe para vê-la sozinha"
     for locale in ("pt-BR", "en-GB"):
         page = browser.new_page(viewport={"width": 390, "height": 844}, locale=locale)
@@ -504,6 +507,13 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         shares = page.locator(".fcn-shares td").all_text_contents() + page.locator(".fcn-why td").all_text_contents()
         assert all(decimal in share for share in shares if share)
         assert page.evaluate("document.documentElement.lang") == locale[:2]
+        page.locator("[role=tab][data-tab-id=many]").click()
+        assert page.locator("#fcn-many-controls input").input_value() == finest[locale]
+        page.locator("[role=tab]").first.click()
+        page.locator("#fcn-picture .icon-button-wrapper button").last.click()
+        page.set_input_files("#fcn-picture input[type=file]", tmp_path / "bad.png")
+        page.locator("#fcn-comparison .fcn-error").filter(has_text=damaged[locale]).wait_for()
+        page.locator(".toast-body").filter(has_text=damaged[locale]).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.close()
 
