@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -437,11 +436,23 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         page.close()
 
 
-def test_label_maps_can_be_downloaded(page, tmp_path):
-    with page.expect_download() as download:
-        page.locator(".fcn-download").nth(2).click()
-    assert download.value.suggested_filename == "fcn-8s.png"
-    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+def test_label_maps_can_be_downloaded(page, model_folders, noise_picture, tmp_path):
+    """At the picture's own size: what is shown, or, of a picture that is shown smaller, what the server makes then."""
+
+    def saved(panel):
+        with page.expect_download() as download:
+            page.locator(".fcn-download").nth(panel).press("Enter")
+        return download.value.suggested_filename, Image.open(download.value.path())
+
+    segmenters = load_segmenters(model_folders)
+    noise_picture(1400, 1050).save(large := tmp_path / "large.png")
+    for path in (FIRST, large):
+        if path != FIRST:
+            upload(page, path)
+            page.wait_for_selector(".fcn-panel")
+        name, label_map = saved(2)
+        assert (name, label_map.format, label_map.mode) == ("fcn-8s.png", "PNG", "P")
+        assert np.array_equal(label_map, segmenters[2].segment(read_picture(path)).mask)
 
 
 def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
