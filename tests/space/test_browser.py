@@ -469,12 +469,21 @@ def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
         assert shown == [f"{segmenter.name}: {segmenter.labels[mask[y, x]]}" for segmenter, mask in named]
 
     finished = page.locator(".fcn-mask").nth(2).get_attribute("src")
+    fields = page.get_by_label("x, pixels from the left"), page.get_by_label("y, pixels from the top")
+    answers = []
+    page.route("**/queue/data*", lambda route: answers.append(route), times=1)
     page.get_by_role("tab", name="Why this pixel?").click()
+    fields[0].fill("77")
+    while not answers:
+        page.wait_for_timeout(50)
+    answers[0].continue_()
     expect_answers(240, 180)
+    # What is typed before the answer comes stays.
+    page.wait_for_timeout(300)
+    assert fields[0].input_value() == "77"
     view = page.locator(".fcn-ask-view").first
     box = view.bounding_box()
     view.click(position={"x": box["width"] / 4, "y": box["height"] / 3})
-    fields = page.get_by_label("x, pixels from the left"), page.get_by_label("y, pixels from the top")
     x, y = (int(field.input_value()) for field in fields)
     assert abs(x - 120) <= 2 and abs(y - 120) <= 2  # a click is at a whole pixel of the screen
     expect_answers(x, y)
