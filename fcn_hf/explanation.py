@@ -47,7 +47,7 @@ class PixelExplanation:
 
     def radius(self, share: float = 0.5) -> int:
         """Pixels around this one that hold a share (0..1) of all of `dependence`: the field that is really used."""
-        rows, columns = np.indices(self.dependence.shape, sparse=True)
+        rows, columns = np.ogrid[: self.dependence.shape[0], : self.dependence.shape[1]]
         distances = np.hypot(rows - self.y, columns - self.x).round().astype(np.int64)
         within = np.bincount(distances.ravel(), self.dependence.ravel()).cumsum()
         return int(np.searchsorted(within, share * within[-1]))

@@ -30,6 +30,8 @@ LONGEST_STEM = 60
 
 NO_PICTURE = "Please choose a picture first: then everything about it can be downloaded."
 
+NO_LABEL_MAP = "There is no label map of this name for the picture that is chosen now: please wait for its masks."
+
 SAVE = "(file) => { window.fcnSave(file); }"
 """What the browser does with a file that the server has made."""
 
@@ -88,7 +90,7 @@ class Downloads:
             masks += [(language("ground_truth"), result.truth) for language in LANGUAGES.values()]
         mask = next((mask for shown, mask in masks if shown == panel), None)
         if mask is None:
-            raise FCNError(f"There is no label map {str(panel)[:40]!r} of this picture any more, or there never was.")
+            raise FCNError(NO_LABEL_MAP)
         label_picture(mask, kind.palette(distinct)).save(path)
 
     def _write_zip(

@@ -17,16 +17,14 @@ from space.explain import NetworkExplanation, ask, finest_fcn, heat_picture, loo
 from space.explain_panels import answer_panel, inside_panels, map_panel, question_panels, times_panel
 from space.kinds import Kind
 from space.layout import I18N, say_on_failure
-from space.panels import message
+from space.panels import message, refusal
 from space.pictures import read_picture
 from space.texts import LANGUAGES
 from space.uploads import NOT_UPLOADED, limited
 
-REFRESH = "() => { window.fcnRefresh('.fcn-refresh'); }"
-"""What the browser does when the picture is another one: the tab that is seen, if it is one of these, asks again."""
-
-RECOLOUR = "() => { window.fcnRefresh('.fcn-recolour'); }"
-"""And when the classes have other colours: it does so if they are seen there."""
+REFRESH = "(picture) => { window.fcnRefresh(picture?.path); }"
+"""What the browser does after a comparison: the tab that is seen, if it is one of these, asks again; of the same
+picture only if its answer depends on the networks or the colours."""
 
 
 class Explanations:
@@ -53,9 +51,9 @@ class Explanations:
             pixel = [min(max(value, 0), side - 1) for value, side in zip(asked, picture.size, strict=True)]
             question = ask(kind, picture, *pixel)
         except FCNError as error:
-            return message(str(error), "error"), *unchanged
-        fields = [gr.skip() if value == before else value for value, before in zip(pixel, asked, strict=True)]
-        return question_panels(question, kind.palette(distinct), LANGUAGES[code]), *fields
+            return refusal(error, LANGUAGES[code]), *unchanged
+        x, y = (gr.skip() if value == before else value for value, before in zip(pixel, asked, strict=True))
+        return question_panels(question, kind.palette(distinct), LANGUAGES[code]), x, y
 
     def inside(self, name: str, upload: dict[str, Any] | None, distinct: bool, code: str = "en") -> str:
         """The steps to the mask of the finest FCN, as HTML."""
@@ -67,7 +65,7 @@ class Explanations:
             seen, steps = look_inside(segmenter, read_picture(upload["path"]))
             return inside_panels(segmenter, seen, steps, kind.palette(distinct), LANGUAGES[code])
         except FCNError as error:
-            return message(str(error), "error")
+            return refusal(error, LANGUAGES[code])
 
     def classified(self, upload: dict[str, Any] | None, code: str = "en") -> tuple[str, Any, str, str]:
         """The classifier's one answer, the class it gives, the map of that class, and the times, as HTML."""
@@ -79,7 +77,7 @@ class Explanations:
             square, probabilities = one_answer(picture)
             answers = answer_map(picture)
         except FCNError as error:
-            return message(str(error), "error"), None, "", ""
+            return refusal(error, LANGUAGES[code]), None, "", ""
         index = int(probabilities.argmax())
         times = times_panel(answers, *crops_seconds(answers), language)
         return answer_panel(square, probabilities, language), index, map_panel(answers, index, language), times
@@ -91,7 +89,7 @@ class Explanations:
         try:
             return map_panel(answer_map(read_picture(upload["path"])), index, LANGUAGES[code])
         except FCNError as error:
-            return message(str(error), "error")
+            return refusal(error, LANGUAGES[code])
 
     def explain(
         self, image: dict[str, Any] | None, kind: str, x: Any, y: Any

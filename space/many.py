@@ -25,6 +25,7 @@ from space.uploads import MAX_FILES, limited
 from space.waiting import FILES, MANY
 
 FINEST = "The finest one"
+FINEST_CHOICE = (I18N("finest"), FINEST)
 CLASSES_SHOWN = 3
 
 NOTHING_DONE = "Nothing is done yet: please choose pictures, have them segmented, and then download them."
@@ -112,12 +113,12 @@ class Many:
         files = {"label_map": label_map.name, "overlay": laid_over.name}
         return {"size": result.picture.size, **files, **summary((segmenter,), result)[0]}
 
-    def choices(self, name: str) -> list[str]:
+    def choices(self, name: str) -> list[Any]:
         """What can be chosen of a kind's networks."""
         try:
-            return [FINEST, *(segmenter.name for segmenter in self.kind(name).segmenters)]
+            return [FINEST_CHOICE, *(segmenter.name for segmenter in self.kind(name).segmenters)]
         except FCNError:  # of which those who ask for masks are told
-            return [FINEST]
+            return [FINEST_CHOICE]
 
     def choose(self, name: str) -> gr.Dropdown:
         """The choice of a network, for another kind."""
@@ -193,7 +194,7 @@ def figures_table(entries: tuple[dict[str, Any], ...], language: Language = ENGL
 
 def _cells(entry: dict[str, Any], language: Language) -> str:
     if "error" in entry:
-        return f'<td colspan="3" class="fcn-failed">{escape(entry["error"])}</td>'
+        return f'<td colspan="3" class="fcn-failed">{escape(language.sentence(entry["error"]))}</td>'
     width, height = entry["size"]
     largest = sorted(entry["shares"].items(), key=lambda item: -item[1])[:CLASSES_SHOWN]
     classes = ", ".join(f"{escape(name)} {percent(share, language)}" for name, share in largest if share > 0)

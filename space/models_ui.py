@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -17,11 +16,9 @@ from space.uploads import limited
 
 def models_accordion(
     typed: TypedModels, kind: gr.Radio, choices: list[tuple[Any, str]], code: gr.State
-) -> tuple[Callable[..., Any], gr.Textbox]:
-    """The field, closed at first, to be called inside the page's blocks.
-
-    Returns what makes an event that follows when models are loaded, and the field that has their names: the choice of
-    `kind` isn't there yet in each browser when that event is sent.
+) -> tuple[Any, gr.Textbox]:
+    """The field, closed at first, to be called inside the page's blocks: the event that loads the models, and the field
+    that has their names.
 
     Args:
         typed: loads the models.
@@ -63,4 +60,4 @@ def models_accordion(
         api_visibility="private",
     )
     say_on_failure(event, "not_loaded", [said])
-    return event.success, text
+    return event, text

@@ -141,6 +141,11 @@ def message(text: str, kind: str = "hint") -> str:
     return f'<div class="fcn-message fcn-{kind}" role="{role}">{escape(text)}</div>'
 
 
+def refusal(error: Exception, language: Language) -> str:
+    """What is wrong with a request, in place of its answer."""
+    return message(language.sentence(str(error)), "error")
+
+
 def data_uri(image: Image.Image, format: str, **options: int) -> str:
     """A picture as text that a page can hold, so that nobody else's request can fetch it."""
     buffer = io.BytesIO()

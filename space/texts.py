@@ -1,16 +1,19 @@
 """What the page says, in each of its languages: `page/en` and `page/pt` hold all of it.
 
-Answers of the API, names of classes and sentences on what is wrong with a request are in English everywhere.
+Answers of the API and names of classes are in English everywhere. Sentences on what is wrong with a request are raised
+in English and translated where the page shows them: `page/pt/sentences.json` has those that a visitor can meet.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
+from typing import Any
 
 PAGE = Path(__file__).parent / "page"
 
@@ -36,24 +39,38 @@ class Language:
     Args:
         code: as browsers ask for it, "en"; names its folder.
         words: the short texts by key, with `{}` for what is filled in.
+        sentences: English ones on what is wrong -> this language's, with `{name}` for what is filled in.
         decimal: between the integer and the fractional part of its numbers.
         thousands: between groups of three digits.
     """
 
     code: str
     words: Mapping[str, str]
+    sentences: Mapping[str, str]
     decimal: str
     thousands: str
 
     @classmethod
     def from_folder(cls, code: str, decimal: str, thousands: str) -> Language:
-        """Read the `words.json` of a language."""
-        words = json.loads((PAGE / code / "words.json").read_text(encoding="utf-8"))
-        return cls(code, MappingProxyType(words), decimal, thousands)
+        """Read the `words.json` of a language and, but for English, its `sentences.json`."""
+        words, sentences = (
+            MappingProxyType(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+            for path in (PAGE / code / "words.json", PAGE / code / "sentences.json")
+        )
+        return cls(code, words, sentences, decimal, thousands)
 
     def __call__(self, key: str, **values: object) -> str:
         """The text of a key, filled in."""
         return self.words[key].format(**values)
+
+    def sentence(self, english: str) -> str:
+        """What is wrong, said in this language; as it is where there is no translation. What is filled in may be a
+        sentence or a number in turn."""
+        for template, translated in self.sentences.items():
+            pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(template))
+            if found := re.fullmatch(pattern, english, re.DOTALL):
+                return translated.format(**{name: self.sentence(value) for name, value in found.groupdict().items()})
+        return self.number(english) if re.fullmatch(r"\d[\d.,]*", english) else english
 
     def number(self, english: str) -> str:
         """A number as this language writes it, 1,500.5 in English."""
@@ -73,6 +90,11 @@ def accepted_language(header: str) -> Language:
     """The language of a browser by its `Accept-Language`: the first one of its list, or English where the page hasn't
     that."""
     return LANGUAGES.get(header.strip().lower()[:2], ENGLISH)
+
+
+def request_language(request: Any) -> Language:
+    """The `accepted_language` of a request, gradio's or starlette's; English without one."""
+    return accepted_language(request.headers.get("accept-language", "")) if request else ENGLISH
 
 
 def translations() -> dict[str, dict[str, str]]:

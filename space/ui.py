@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from space.comparison import Comparison, compare
 from space.devices import on_gpu
 from space.disagreement import disagreement
 from space.downloads import Downloads, label_map_button, summary, zip_button
-from space.explain_ui import RECOLOUR, REFRESH, Explanations, explain_api, explain_tabs
+from space.explain_ui import REFRESH, Explanations, explain_api, explain_tabs
 from space.inference import ModelError
 from space.kinds import KINDS, Kind, load_kinds, model_ids
 from space.layout import I18N, say_on_failure
@@ -24,12 +25,12 @@ from space.links import Opening
 from space.live import Live, live_tab
 from space.many import Many, many_tab
 from space.models_ui import models_accordion
-from space.panels import comparison, message, model_panel, truth_panel
+from space.panels import comparison, message, model_panel, refusal, truth_panel
 from space.pictures import PictureError, TruthError, browser_copy, has_several_frames, read_picture
 from space.serving import address
-from space.texts import ENGLISH, LANGUAGES, Language, accepted_language
+from space.texts import ENGLISH, LANGUAGES, Language, request_language
 from space.typed_models import TypedModels, are_allowed, is_home
-from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited
+from space.uploads import MAX_UPLOAD_BYTES, NOT_UPLOADED, UploadsOnly, limited, uploaded
 from space.waiting import NETWORKS, AttendedQueue
 
 DEFAULT_OPACITY = 60
@@ -48,6 +49,21 @@ SET_OPACITY = """(value) => {
 
 Captioned = list[tuple[Image.Image, str]]
 """Pictures with the name of the network that made them, as `gr.Gallery` takes them."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the last comparison was asked for, by which the next one tells what has changed.
+
+    Args:
+        kind: name of the kind of picture.
+        path: of the picture; None without one.
+        instead: what the picture field is to hold in place of that picture.
+    """
+
+    kind: str
+    path: str | None
+    instead: Any = field(default_factory=gr.skip)
 
 
 class Handlers:
@@ -84,6 +100,32 @@ class Handlers:
             raise ModelError(f"There is no kind of picture {name[:40]!r}, but: {', '.join(self.kinds)}.")
         return self.typed.kind(name)
 
+    def show_chosen(
+        self,
+        name: str,
+        upload: dict[str, Any] | None,
+        distinct: bool,
+        truth: dict[str, Any] | None,
+        code: str,
+        last: Answered,
+    ) -> tuple[Any, Any, Answered]:
+        """The comparison of all that is chosen, what the field of the truth is to hold, and what this is the answer to.
+
+        What has changed is told from `last`: of several events while one waits, only the last one is sent.
+        """
+        path, instead, taken = path_of(upload), gr.skip(), gr.skip()
+        if path != last.path:
+            instead, shown, taken = self.show_upload(name, upload, distinct, truth, code)
+        elif name != last.kind:
+            instead, shown, taken = self.choose(name, upload, distinct, truth, code)
+        else:
+            shown = self.show(name, path, distinct, path_of(truth), code)
+        return shown, taken, Answered(name, path, instead)
+
+    def replace(self, name: str, upload: dict[str, Any] | None, last: Answered) -> Any:
+        """What the picture field is to hold after an answer: not what came too late, as something else is chosen."""
+        return last.instead if (name, path_of(upload)) == (last.kind, last.path) else gr.skip()
+
     def show_upload(
         self,
         name: str,
@@ -109,34 +151,24 @@ class Handlers:
             return str(copy), gr.skip(), taken
         return gr.skip(), self.show(name, path, distinct, code=code), taken
 
-    def show_again(
-        self,
-        name: str,
-        upload: dict[str, Any] | None,
-        distinct: bool,
-        truth: dict[str, Any] | None,
-        code: str = "en",
-    ) -> str:
-        """The comparison of a picture that is there already, in other colours or with another truth."""
-        return self.show(name, path_of(upload), distinct, path_of(truth), code)
-
     def show(
         self, name: str, path: str | None, distinct: bool = False, truth: str | None = None, code: str = "en"
     ) -> str:
         """The comparison of one picture as HTML, or a sentence that says what is wrong with it; `distinct` asks for the
         colours that colour-blind eyes tell apart. Below a sentence on a wrong truth there is the comparison without."""
+        language = LANGUAGES[code]
         if path is None:
-            return message(LANGUAGES[code]("choose"))
+            return message(language("choose"))
         try:
             kind = self.kind(name)
             result = compare(kind, path, truth)
         except TruthError as error:
-            gr.Warning(str(error))
-            return message(str(error), "error") + self.show(name, path, distinct, code=code)
+            gr.Warning(language.sentence(str(error)))
+            return refusal(error, language) + self.show(name, path, distinct, code=code)
         except FCNError as error:
-            gr.Warning(str(error))
-            return message(str(error), "error")
-        return self._drawn(kind, result, distinct, LANGUAGES[code])
+            gr.Warning(language.sentence(str(error)))
+            return refusal(error, language)
+        return self._drawn(kind, result, distinct, language)
 
     def _drawn(self, kind: Kind, result: Comparison, distinct: bool, language: Language) -> str:
         # Only a truth has more to say than networks have seen.
@@ -183,7 +215,7 @@ class Handlers:
     def reopen(self, request: gr.Request) -> list[Any]:
         """The browser's language, the first comparison in it, and kind, its examples, picture, x and y as the page's
         address asks for them."""
-        code = accepted_language(request.headers.get("accept-language", "")).code
+        code = request_language(request).code
         said = [code, gr.skip() if code == ENGLISH.code else self.opened[code]]
         opening = Opening.from_query(request.query_params, self.kinds)
         if opening is None:
@@ -265,10 +297,7 @@ def build() -> gr.Blocks:
             visible=len(kinds) > 1,
             elem_id="fcn-kind",
         )
-        # What chooses a kind, and the field that has its name.
-        choosing: list[tuple[Any, Any]] = [(kind.input, kind)]
-        if handlers.typed:
-            choosing.append(models_accordion(handlers.typed, kind, titles, code))
+        loading = models_accordion(handlers.typed, kind, titles, code) if handlers.typed else None
         with gr.Row(elem_id="fcn-controls"):
             picture = gr.Image(
                 value=first,
@@ -334,38 +363,44 @@ def build() -> gr.Blocks:
             x, y = explain_tabs(explanations, kind, picture, distinct, middle, NETWORKS, code)
         gr.HTML(I18N("explanation_text"), apply_default_css=False)
 
-        # `preprocess=False` hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged
-        # one with a bare "Error", where `read_picture` says what is wrong.
-        comparing: dict[str, Any] = {
-            "preprocess": False,
-            "trigger_mode": "always_last",
-            "show_progress_on": results,
-            "api_visibility": "private",
+        again = gr.Button(visible="hidden", elem_id="fcn-compare-again")
+        last = gr.State(Answered(kinds[0].name, uploaded(picture.value) if first else None))
+        # All that changes a comparison is one event, so that no older answer lands after a newer one was refused.
+        compared = gr.on(
+            [picture.change, kind.input, again.click, distinct.input, truth.upload, truth.clear],
+            limited(on_gpu(handlers.show_chosen)),
+            [kind, picture, distinct, truth, code, last],
+            [results, truth, last],
+            # Hands over the uploaded file as it is: Gradio's own opening of it would answer a damaged one with a bare
+            # "Error", where `read_picture` says what is wrong.
+            preprocess=False,
+            trigger_mode="always_last",
+            show_progress_on=results,
+            api_visibility="private",
             **NETWORKS,
-        }
-        # A truth is of one picture and one list of classes, so it goes with them.
-        asked, fields = [picture, distinct, truth, code], [picture, results, truth]
-        shown = picture.change(limited(on_gpu(handlers.show_upload)), [kind, *asked], fields, **comparing)
-        choose = limited(on_gpu(handlers.choose))
-        chosen = [trigger(choose, [name, *asked], fields, **comparing) for trigger, name in choosing]
-        again = [distinct.input, truth.upload, truth.clear]
-        recoloured = gr.on(again, limited(on_gpu(handlers.show_again)), [kind, *asked], results, **comparing)
-        # Past the queue, so that a full one leaves no examples of another kind.
+        )
         past: dict[str, Any] = {"preprocess": False, "queue": False, "api_visibility": "private"}
-        for trigger, name in choosing:
-            trigger(handlers.gallery, name, gallery, **past)
-        for event, refresh in (*((each, REFRESH) for each in (shown, *chosen)), (recoloured, RECOLOUR)):
-            # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
-            # failure.
-            say_on_failure(event, "not_shown", [results])
-            for follow in (event.success, event.failure):
-                follow(None, None, None, js=refresh, api_visibility="private")
+        replaced = compared.success(handlers.replace, [kind, picture, last], picture, **past)
+        say_on_failure(compared, "not_shown", [results])
+        # Masks and explanations of another picture must not stay below this one. Gradio's `then` doesn't follow a
+        # failure.
+        for follow in (replaced.success, compared.failure):
+            follow(None, picture, None, js=REFRESH, api_visibility="private")
+        # Past the queue, so that a full one leaves no examples of another kind.
+        kind.input(handlers.gallery, kind, gallery, **past)
+        if loading:
+            loaded, text = loading
+            # The choice of `kind` isn't there yet in each browser when models are loaded; it is when examples are.
+            offered = loaded.success(handlers.gallery, text, gallery, **past)
+            click = "() => { document.querySelector('#fcn-compare-again').click(); }"
+            offered.success(None, None, None, js=click, api_visibility="private")
         gallery.click(handlers.example, [kind, gallery], picture, **past)
         opacity.input(None, opacity, None, js=SET_OPACITY, api_visibility="private")
         asked_for = [code, results, kind, gallery, picture, x, y]
         quietly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         reopened = page.load(handlers.reopen, None, asked_for, **quietly)
-        reopened.success(None, None, None, js="() => { fcn.reopen(); }", api_visibility="private")
+        reopen = "(picture) => { fcn.picture = picture?.path; fcn.reopen(); }"
+        reopened.success(None, picture, None, js=reopen, api_visibility="private")
 
         with gr.Group(visible=False):
             gr.Button().click(

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcn_hf.errors import FCNError
 from fcn_hf.memory import hand_back_freed_memory
-from space.texts import ENGLISH
+from space.texts import ENGLISH, request_language
 from space.waiting import TAKING_TURNS
 
 META = {"_type": "gradio.FileData"}
@@ -87,14 +87,17 @@ class UploadsOnly(gr.Blocks):
         async with self._turn:
             return await super().call_function(block_fn, *arguments, **settings)
 
-    async def process_api(self, *arguments: Any, **settings: Any) -> dict[str, Any]:
-        """Gradio's own, where whatever goes wrong is answered with a sentence."""
+    async def process_api(self, block_fn: Any, *arguments: Any, **settings: Any) -> dict[str, Any]:
+        """Gradio's own, where whatever goes wrong is answered with a sentence; the page gets the visitor's language."""
         try:
-            return await super().process_api(*arguments, **settings)
-        except gr.Error:
-            raise
+            return await super().process_api(block_fn, *arguments, **settings)
         except Exception as error:
-            raise gr.Error(NOT_ANSWERED) from error
+            said = error if isinstance(error, gr.Error) else gr.Error(NOT_ANSWERED)
+            if block_fn.api_name is None:
+                said.message = request_language(settings.get("request")).sentence(said.message)
+            if said is error:
+                raise
+            raise said from error
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False

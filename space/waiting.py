@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 from gradio.queueing import Event, Queue
 from gradio.server_messages import ProcessCompletedMessage
 
+from space.texts import request_language
+
 NETWORKS: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
 """Settings of the events that make networks work, which wait in one line."""
 
@@ -57,14 +59,15 @@ class AttendedQueue(Queue):
         super().__init__(*arguments, **settings)
         self._last_heard: WeakKeyDictionary[Event, float] = WeakKeyDictionary()
 
-    async def push(self, *arguments: Any, **settings: Any) -> Any:
-        """Gradio's own, where room is made in a full queue."""
+    async def push(self, body: Any, request: Any, username: str | None) -> Any:
+        """Gradio's own, where room is made in a full queue, and a refusal is in the visitor's language."""
         if self.max_size is not None and len(self) >= self.max_size:
             unheard = [event for event in self._waiting() if not self._is_heard(event)]
             longest = max(unheard, key=self._unheard_seconds, default=None)
             if longest is not None and self._unheard_seconds(longest) > TIME_TO_LISTEN:
                 self._give_up(longest)
-        return await super().push(*arguments, **settings)
+        accepted, answer, state = await super().push(body, request, username)
+        return accepted, answer if accepted else request_language(request).sentence(str(answer)), state
 
     def get_events(self) -> tuple[list[Event], bool, str] | None:
         """Gradio's own, which takes the first in the line, of those with a listener."""

@@ -1,7 +1,7 @@
 """Which net is trained: a new one, or one that goes on from another's weights; and its image processor."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -140,11 +140,9 @@ def build_teacher(
         wanted = FCNImageProcessor.from_pretrained(name)
     except (OSError, ValueError, *UNREACHABLE) as error:
         raise SystemExit(f"No teacher at {name!r}: {hub_reason(error)}") from error
-    if list(teacher.config.id2label.values()) != list(id2label.values()):
-        raise SystemExit(
-            f"The teacher {name!r} knows the classes {list(teacher.config.id2label.values())}; what is learnt here is "
-            f"{list(id2label.values())}."
-        )
+    known, learnt = (list(classes.values()) for classes in (cast(Any, teacher.config.id2label), id2label))
+    if known != learnt:
+        raise SystemExit(f"The teacher {name!r} knows the classes {known}; what is learnt here is {learnt}.")
     for setting in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"):
         theirs, ours = getattr(wanted, setting), getattr(processor, setting)
         if theirs != ours:

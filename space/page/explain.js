@@ -1,6 +1,8 @@
 // A click or a tap on an explained picture fills in the numbers of the pixel there, and asks about it.
 (() => {
-  window.fcnRefresh = (selector) => {
+  window.fcnRefresh = (path) => {
+    const selector = path === fcn.picture ? ".fcn-recolour" : ".fcn-refresh";
+    fcn.picture = path;
     const buttons = [...document.querySelectorAll(selector)];
     buttons.find((button) => button.closest(".fcn-tab")?.offsetParent)?.click();
   };

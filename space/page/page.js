@@ -5,6 +5,8 @@
 const fcn = {
   // Of the page's languages the browser's, by the rule of Gradio, which translates labels; see texts.py.
   language: navigator.language.toLowerCase().startsWith("pt") ? "pt" : "en",
+  // The path at the server of the picture of which the tabs that explain were last told.
+  picture: undefined,
   // The innermost element of this kind in which an event took place, or null.
   within: (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null),
 };

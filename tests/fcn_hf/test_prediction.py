@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
 
-from fcn_hf import FCNImageProcessor
+from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.errors import FCNError
 from fcn_hf.prediction import InferenceMode, _starts, averaged_scores, load_model, predict, windowed_logits
 from tests.helpers import Pointwise, save_tiny
@@ -210,3 +210,19 @@ def test_batches_of_the_pipeline_are_what_each_picture_gives_alone(tmp_path):
         assert [part["label"] for part in alone] == [part["label"] for part in together]
         masks = [np.concatenate([np.asarray(part["mask"]) for part in parts]) for parts in (alone, together)]
         assert np.mean(masks[0] != masks[1]) < 0.01
+
+
+def test_batches_of_the_pipeline_take_any_size_up_to_what_is_padded_to(tmp_path):
+    """Masks have each picture's own size, and are those of the picture with zeros at its right and bottom."""
+    model = FCNForSemanticSegmentation.from_pretrained(save_tiny(tmp_path)).eval()
+    pictures = [Image.effect_noise(size, 90).convert("RGB") for size in ((32, 24), (40, 30))]
+    padding = FCNImageProcessor(pad_size={"height": 33, "width": 40})
+    segment = pipeline("image-segmentation", model=str(tmp_path), image_processor=padding)
+    for picture, parts in zip(pictures, segment(pictures, batch_size=2), strict=True):
+        (width, height), pixels = picture.size, FCNImageProcessor()(picture, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            scores = model(torch.nn.functional.pad(pixels, (0, 40 - width, 0, 33 - height))).logits[0]
+        expected = scores[:, :height, :width].argmax(dim=0).numpy()
+        for part in parts:
+            seen = np.asarray(part["mask"]) > 0
+            assert np.mean(seen != (expected == model.config.label2id[part["label"]])) < 0.01

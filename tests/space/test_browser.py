@@ -12,6 +12,7 @@ from fcn_hf.palettes import distinct_palette
 from space.inference import mean_iou
 from space.kinds import load_segmenters
 from space.pictures import EXAMPLES, read_picture
+from tests.space.visitors import HTTP, call, send
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -125,6 +126,76 @@ def test_a_full_queue_leaves_no_masks_of_another_picture(browser, server):
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("alert").filter(has_text="was not segmented").wait_for()
     assert page.locator(".fcn-panel").count() == 0
+    page.close()
+
+
+def test_no_older_answer_stands_for_what_is_chosen_now(browser, server, model_folders, noise_picture, tmp_path):
+    """While models are asked for and wait, another picture is chosen: refused, and then not."""
+    for name, width in (("old", 50), ("new", 70), ("last", 90)):
+        noise_picture(width, 40).save(tmp_path / f"{name}.png")
+    page = browser.new_page()  # one of its own: a refused request is an error in the console
+    page.set_default_timeout(PATIENCE)
+    page.goto(server)
+    page.wait_for_selector(".fcn-panel")
+    config = HTTP.get(f"{server}/config").json()
+    ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
+    comparing = [
+        event["id"]
+        for event in config["dependencies"]
+        if ids["fcn-picture"] in event["inputs"] and ids["fcn-comparison"] in event["outputs"]
+    ]
+    held, full = [], False
+
+    def join(route):
+        if route.request.post_data_json["fn_index"] not in comparing:
+            route.continue_()
+        elif not held:
+            held.append(route)
+        elif full:
+            route.fulfill(status=503, body='{"detail": "Queue is full."}', content_type="application/json")
+        else:
+            route.continue_()
+
+    def choose(name):
+        page.click('#fcn-picture button[aria-label="Remove Image"]')
+        page.set_input_files("#fcn-picture input[type=file]", tmp_path / f"{name}.png")
+        page.wait_for_function(f"document.querySelector('#fcn-picture img')?.src.endsWith('/{name}.png')")
+
+    def overtaken_by(name, ask):
+        """Choose a picture while what is asked for waits; the older answer is there when this is over."""
+        held.clear()
+        ask()
+        while not held:
+            page.wait_for_timeout(50)
+        choose(name)
+        held[0].continue_()
+        call(server, "compare", [{"path": send(server, FIRST)}])  # which is next in the line
+
+    def load_models():
+        page.get_by_role("button", name="Other models").click()
+        page.get_by_label("One to four Hub ids").fill(model_folders[2])
+        page.get_by_role("button", name="Compare these models").click()
+
+    choose("old")
+    page.wait_for_selector(".fcn-results[data-width='50']")
+    page.route("**/queue/join*", join)
+    full = True
+    overtaken_by("new", load_models)
+    page.get_by_role("alert").filter(has_text="was not segmented").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator(".fcn-panel").count() == 0
+    full = False
+    page.get_by_label("Colours that colour-blind eyes tell apart").click()
+    page.wait_for_selector(".fcn-results[data-width='70']")
+    assert page.locator(".fcn-panel").count() == 1
+
+    page.locator("#fcn-examples button.gallery-item").nth(1).click()
+    page.wait_for_selector(".fcn-results[data-width='480']")
+    overtaken_by("last", lambda: page.locator("#fcn-kind label").first.click())
+    page.wait_for_selector(".fcn-results[data-width='90']")
+    page.wait_for_timeout(500)
+    assert page.locator("#fcn-picture img").get_attribute("src").endswith("/last.png")
+    assert page.locator(".fcn-panel").count() == 3
     page.close()
 
 
@@ -400,7 +471,8 @@ def test_axe_finds_nothing_serious_in_any_tab_light_or_dark_on_phone_or_laptop(b
     assert found == []
 
 
-def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser, server):
+def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser, server, tmp_path):
+    (tmp_path / "bad.png").write_text("not a picture")
     portuguese = {
         ".fcn-header h1": "Cada pixel ganha um nome",
         "#fcn-opacity": "Opacidade das cores",
@@ -413,6 +485,8 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         ".fcn-panel >> nth=3": "Verdade",
         ".fcn-why": "Metade do que conta",
     }
+    finest = {"pt-BR": "A mais fina", "en-GB": "The finest one"}
+    damaged = {"pt-BR": "Esta imagem está danificada", "en-GB": "This picture is damaged"}
     legend = "Legenda: aponte para uma classe para vê-la sozinha"
     for locale in ("pt-BR", "en-GB"):
         page = browser.new_page(viewport={"width": 390, "height": 844}, locale=locale)
@@ -432,6 +506,13 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         shares = page.locator(".fcn-shares td").all_text_contents() + page.locator(".fcn-why td").all_text_contents()
         assert all(decimal in share for share in shares if share)
         assert page.evaluate("document.documentElement.lang") == locale[:2]
+        page.locator("[role=tab][data-tab-id=many]").click()
+        assert page.locator("#fcn-many-controls input").input_value() == finest[locale]
+        page.locator("[role=tab]").first.click()
+        page.locator("#fcn-picture .icon-button-wrapper button").last.click()
+        page.set_input_files("#fcn-picture input[type=file]", tmp_path / "bad.png")
+        page.locator("#fcn-comparison .fcn-error").filter(has_text=damaged[locale]).wait_for()
+        page.locator(".toast-body").filter(has_text=damaged[locale]).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.close()
 

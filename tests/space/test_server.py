@@ -23,11 +23,12 @@ from PIL import Image
 from benchmarks.load_page import local_answers, mixed_pictures, wrong_answers
 from fcn_hf.palettes import distinct_palette, voc_palette
 from space import ui, uploads
+from space.downloads import NO_LABEL_MAP
 from space.inference import Segmentation, Segmenter
 from space.kinds import Kind, load_segmenters, own_colours
 from space.pictures import EXAMPLES, Examples, read_picture
 from tests.helpers import free_port
-from tests.space.visitors import call, send, trigger
+from tests.space.visitors import call, listen, send, trigger
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -184,7 +185,7 @@ def test_a_label_map_is_made_of_a_panel_that_is_there(server):
     assert np.array_equal(truth, Image.open(STREET.with_name("street-1_label.png")))
     for panel in ("FCN-4s", "../x", "", 3, None, ["FCN-8s"], {"a": "FCN-8s"}):
         success, output = asked(panel)
-        assert not success and output["error"].startswith("There is no label map")
+        assert not success and output["error"] == NO_LABEL_MAP
     for panel, path in (({"path": str(STREET)}, None), ("FCN-8s", str(STREET))):
         success, output = asked(panel, path)
         assert not success and output["error"] == uploads.NOT_UPLOADED
@@ -232,6 +233,18 @@ def test_a_full_queue_leaves_no_examples_of_another_kind(server):
     (gallery,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "fcn-examples"]
     queued = [event["queue"] for event in config["dependencies"] if gallery in event["outputs"]]
     assert queued and not any(queued)
+
+
+def test_the_page_is_refused_in_its_language_and_the_api_in_english(server):
+    config = httpx.get(f"{server}/config").json()
+    ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
+    event = next(event["id"] for event in config["dependencies"] if ids["fcn-comparison"] in event["outputs"])
+    body = {"fn_index": event, "data": ["models", {"path": "/etc/passwd"}, False, None, None, None]}
+    (_, english), (_, portuguese) = (trigger(server, body, language) for language in ("en-GB", "pt-BR"))
+    assert english["error"] == uploads.NOT_UPLOADED
+    assert portuguese["error"].startswith("Envie uma imagem: ")
+    asked = httpx.post(f"{server}/gradio_api/call/compare", json={"data": [None]}, headers={"Accept-Language": "pt-BR"})
+    assert listen(server, "compare", asked.json()["event_id"])[1]["error"] == uploads.NOT_UPLOADED
 
 
 def test_private_events_have_no_name_to_call_them_by(server):

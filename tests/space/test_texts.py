@@ -1,15 +1,105 @@
 """Both languages say the same things, and write numbers in their own way."""
 
+import asyncio
 import re
+import struct
 from string import Formatter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from space import classifier, downloads, many, pictures, typed_models, uploads, waiting
+from space.explain_ui import whole
 from space.panels import milliseconds, percent, quantity
 from space.texts import ENGLISH, LANGUAGES, LONG_TEXTS, accepted_language, translations
 from space.uploads import MAX_FILES
 
 PORTUGUESE = LANGUAGES["pt"]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The maker of paths of files: `files(content or picture, name)`."""
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 400)
+
+    def made(content, name="a.png"):
+        path = tmp_path / name
+        path.write_bytes(content) if isinstance(content, bytes) else content.save(path)
+        return path
+
+    return made
+
+
+def refused_pictures(files):
+    cut = files(Image.effect_noise((20, 20), 90), "cut.jpg")
+    cut.write_bytes(cut.read_bytes()[:-20])
+    grey = Image.new("L", (20, 20), 9)
+    yield "tem pixels demais", pictures.read_picture, files(Image.new("L", (21, 20)), "large.png")
+    yield "são aceitos até", pictures.read_picture, files(bomb(), "bomb.bmp")
+    yield "formato PDF", pictures.read_picture, files(b"%PDF", "b.png")
+    yield "está danificada", pictures.read_picture, files(b"no picture", "c.png")
+    yield "cortado", pictures.read_picture, cut
+    yield "(está vazia)", pictures.read_picture, files(b"", "d.png")
+    yield "ponto flutuante", pictures.read_picture, files(Image.fromarray(np.ones((4, 4), np.float32)), "e.tiff")
+    truths = {
+        "A verdade está danificada, ou": files(b"no picture", "f.png"),
+        "arquivo TIFF": files(grey, "g.tiff"),
+        "modo RGB": files(grey.convert("RGB"), "h.png"),
+        "19 x 20 pixels, e a imagem, 20 x 20": files(grey.crop((0, 0, 19, 20)), "i.png"),
+        "os valores 9, mas": files(grey, "j.png"),
+    }
+    for said, path in truths.items():
+        yield said, lambda path: pictures.read_truth(path, (20, 20), 3), path
+
+
+def bomb():
+    """A file whose head says that it has more pixels than Pillow itself takes."""
+    return b"BM" + struct.pack("<8xIIII", 54, 40, 30_000, 30_000) + b"\1\0\x18\0" + bytes(24)
+
+
+def refused_models():
+    typed = typed_models.TypedModels(at_home=True).kind
+    yield "Digite de um a 4", typed, ""
+    yield "São 5 modelos", typed, "a/b,a/c,a/d,a/e,a/f"
+    yield "uma pasta desta máquina", typed, "./nowhere"
+    yield "como no Hub.", typed_models.TypedModels(at_home=False).kind, "./nowhere"
+    yield "a esquerda e do topo", whole, 1.5
+    yield "estreita demais", classifier.resized, Image.new("RGB", (2000, 100))
+
+
+def test_what_a_visitor_can_be_refused_for_is_said_in_portuguese(files):
+    """Sentences as they are raised."""
+    heard = []
+    for expected, refuse, value in (*refused_pictures(files), *refused_models()):
+        with pytest.raises(ValueError) as refusal:
+            refuse(value)
+        heard.append((expected, str(refusal.value)))
+    request = SimpleNamespace(headers={"accept-language": "en"})
+    full = waiting.AttendedQueue(False, 1, 1, 0, None).push(SimpleNamespace(fn_index=1), request, None)
+    heard += [
+        ("Envie uma imagem", uploads.NOT_UPLOADED),
+        ("no máximo 50", uploads.TOO_MANY_FILES),
+        ("Inicie a câmera", uploads.NOT_A_FRAME),
+        ("Este pedido não pôde", uploads.NOT_ANSWERED),
+        ("mais de 60 segundos", uploads.TOO_LONG),
+        ("A fila está cheia", asyncio.run(full)[1]),
+        ("Escolha primeiro", downloads.NO_PICTURE),
+        ("Não há mapa de rótulos", downloads.NO_LABEL_MAP),
+        ("Nada está pronto", many.NOTHING_DONE),
+        ("não estão instalados", classifier.MISSING),
+    ]
+    for expected, english in heard:
+        assert expected in PORTUGUESE.sentence(english), english
+        assert ENGLISH.sentence(english) == english
+    assert PORTUGUESE.sentence("Something else: 1,500.") == "Something else: 1,500."
+
+
+def test_translations_of_sentences_have_the_same_places():
+    for english, portuguese in PORTUGUESE.sentences.items():
+        places = [{field for _, field, _, _ in Formatter().parse(each)} - {None} for each in (english, portuguese)]
+        assert places[1] <= places[0], english
 
 
 def test_both_languages_have_the_same_texts_with_the_same_places():

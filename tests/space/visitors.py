@@ -39,11 +39,11 @@ def call(server, event, data, seconds=60):
     return listen(server, event, started.json()["event_id"], seconds)
 
 
-def trigger(server, body):
-    """The answer of an event of the page, as a browser asks for it: whether it went well and its output, or None if it
-    was refused; `body` has its "fn_index" and "data"."""
+def trigger(server, body, language="en"):
+    """The answer of an event of the page, as a browser of this language asks for it: whether it went well and its
+    output, or None if it was refused; `body` has its "fn_index" and "data"."""
     session = uuid.uuid4().hex
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", "Accept-Language": language}
     body = json.dumps({**body, "session_hash": session})  # by itself, as it may hold NaN
     if HTTP.post(f"{server}/gradio_api/queue/join", content=body, headers=headers).status_code != 200:
         return None

@@ -23,7 +23,7 @@ def batch():
     return logits, labels
 
 
-def make_trainer(model, folder, loss=None, ema=None, **settings):
+def make_trainer(model, folder, loss=None, ema=None, teacher=None, **settings):
     torch.manual_seed(1)
     examples = [{"pixel_values": torch.randn(3, 16, 24), "labels": torch.randint(0, 5, (16, 24))} for _ in range(4)]
     arguments = TrainingArguments(
@@ -32,7 +32,7 @@ def make_trainer(model, folder, loss=None, ema=None, **settings):
     )  # fmt: skip
     return FCNTrainer(
         model=model, args=arguments, train_dataset=examples, data_collator=Collator(), segmentation_loss=loss,
-        ema=ema,
+        ema=ema, teacher=teacher,
     )  # fmt: skip
 
 
@@ -92,6 +92,29 @@ def test_further_terms_are_part_of_training_but_not_of_evaluation(tiny, tmp_path
     )
     assert more.compute_loss(model.train(), inputs) > plain.compute_loss(model.train(), inputs) + 0.01
     torch.testing.assert_close(more.compute_loss(model.eval(), inputs), plain.compute_loss(model.eval(), inputs))
+
+
+def test_a_teacher_s_answers_are_learnt_where_something_is_labelled(tiny, tmp_path, batch):
+    logits, labels = batch
+    taught = torch.randn(2, 5, 16, 24)
+    loss = SegmentationLoss(LossArguments(), torch.ones(5))
+    each = -(taught.softmax(1) * logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(loss.teaching(logits, taught, labels), each[labels != 255].mean())
+    assert loss.teaching(logits, taught, torch.full_like(labels, 255)) == 0
+
+    inputs = {"pixel_values": torch.randn(2, 3, 16, 24), "labels": labels}
+    model, teacher = tiny(hidden_dropout_prob=0.0), tiny(hidden_dropout_prob=0.0).train()
+    plain = make_trainer(model, tmp_path)
+    doubled = SegmentationLoss(LossArguments(teacher_loss_weight=2), torch.ones(5))
+    trainer = make_trainer(model, tmp_path, doubled, teacher=teacher)
+    assert not teacher.training
+    with torch.no_grad():
+        answers = [net(inputs["pixel_values"]).logits for net in (model.train(), teacher)]
+    expected = plain.compute_loss(model, inputs) + 2 * loss.teaching(*answers, labels)
+    torch.testing.assert_close(trainer.compute_loss(model, inputs), expected)
+    trainer.compute_loss(model, inputs).backward()
+    assert all(weight.grad is None for weight in teacher.parameters())
+    torch.testing.assert_close(trainer.compute_loss(model.eval(), inputs), plain.compute_loss(model, inputs))
 
 
 def test_a_summed_loss_is_the_mean_times_the_labelled_pixels(tiny, tmp_path, batch):

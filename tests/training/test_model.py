@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from transformers import TimmBackboneConfig
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf.errors import FCNError
 from fcn_hf.upsampling_fcn import bilinear_kernel
 from tests.helpers import layers
-from training.model import ModelArguments, build_model, synchronised
+from training.average import average, main
+from training.model import ModelArguments, build_model, build_teacher, synchronised
 
 
 def test_a_start_with_other_classes_gives_its_trunk_and_says_that_scores_begin_anew(tiny, tmp_path, capsys):
@@ -44,6 +46,57 @@ def test_a_net_that_there_is_not_gets_one_sentence(settings, message):
     with pytest.raises(SystemExit, match=message) as refusal:
         build_model(ModelArguments(**settings), {0: "a", 1: "b"})
     assert "\n" not in str(refusal.value)
+
+
+def test_a_teacher_knows_the_same_classes_and_wants_the_same_values(tiny, tmp_path):
+    processor = FCNImageProcessor(num_labels=3)
+    tiny(num_labels=3).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    arguments = ModelArguments(teacher_model_name_or_path=str(tmp_path))
+    classes = {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert build_teacher(arguments, classes, processor).num_parameters() == tiny(num_labels=3).num_parameters()
+    assert build_teacher(ModelArguments(), classes, processor) is None
+    with pytest.raises(SystemExit, match=r"knows the classes .*LABEL_2.*; what is learnt here is \['sky'"):
+        build_teacher(arguments, {0: "sky"}, processor)
+    with pytest.raises(SystemExit, match=r"wants pictures with image_mean=.* and the net that is taught with \(0.5"):
+        build_teacher(arguments, classes, FCNImageProcessor(num_labels=3, image_mean=[0.5] * 3))
+    with pytest.raises(SystemExit, match="No teacher at 'nowhere'"):
+        build_teacher(ModelArguments(teacher_model_name_or_path="nowhere"), classes, processor)
+
+
+def test_an_average_of_nets_is_that_of_their_weights_and_statistics(tiny, tmp_path):
+    folders = [tmp_path / name for name in ("a", "b", "out")]
+    for folder in folders[:2]:
+        net = tiny(use_batch_norm=True)
+        for value in net.state_dict().values():
+            value += torch.rand(value.shape).to(value)
+        net.save_pretrained(folder)
+        FCNImageProcessor(num_labels=5).save_pretrained(folder)
+    main([str(folder) for folder in folders[:2]], folders[2], [3, 1])
+    first, second, mean = (FCNForSemanticSegmentation.from_pretrained(folder).state_dict() for folder in folders)
+    for name, value in mean.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name], msg=name)
+    assert FCNImageProcessor.from_pretrained(folders[2]).num_labels == 5
+    with pytest.raises(SystemExit, match="No average of nowhere"):
+        main(["nowhere"], folders[2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights", "message"),
+    [
+        ({}, [1.0], "The weights are .*one above 0 for each of the 2 models"),
+        ({}, [1.0, -1.0], "one above 0"),
+        ({}, [1.0, float("nan")], "one above 0"),
+        ({"hidden_size": 7}, [1.0, 1.0], "is another net than '': see 'fcn"),
+        ({"prediction_stride": 16}, [1.0, 1.0], "is another net"),
+        ({"id2label": dict(enumerate("abcde"))}, [1.0, 1.0], "has other classes"),
+    ],
+    ids=str,
+)
+def test_nets_that_have_no_average_are_refused(tiny, settings, weights, message):
+    with pytest.raises(FCNError, match=message):
+        average([tiny(), tiny(**settings)], weights)
 
 
 @pytest.mark.parametrize("backbone", ["vgg", "timm"])

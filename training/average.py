@@ -1,0 +1,74 @@
+"""Average the weights of nets that were trained from the same start.
+
+`python training/average.py RUN RUN [RUN ...] --out FOLDER`. The average of nets that one start and different trainings
+gave is often better than each of them, at the cost of one ("Model soups", arXiv:2203.05482). Score it, and train it on
+for a moment: the statistics of batch normalisation are averages, too, and not measured ones.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
+from training.results import export_model
+
+
+def average(models: Sequence[FCNForSemanticSegmentation], weights: Sequence[float]) -> FCNForSemanticSegmentation:
+    """The first of the models, with the weighted mean of all their parameters and statistics in it.
+
+    Args:
+        models: float32, of one architecture and with the same classes.
+        weights: one for each model, above 0; divided by their sum.
+
+    Raises:
+        `FCNError`: if there aren't as many weights, one isn't above 0, or the models differ in more than their values.
+    """
+    if len(weights) != len(models) or not all(0 < weight < math.inf for weight in weights):
+        raise FCNError(f"The weights are {list(weights)}; expected one above 0 for each of the {len(models)} models.")
+    shares = [weight / math.fsum(weights) for weight in weights]
+    states = [model.state_dict() for model in models]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    for model, shape in zip(models, shapes, strict=True):
+        if shape != shapes[0]:
+            odd = next(name for name in {**shapes[0], **shape} if shape.get(name) != shapes[0].get(name))
+            raise FCNError(f"{model.name_or_path!r} is another net than {models[0].name_or_path!r}: see {odd!r}.")
+        if model.config.id2label != models[0].config.id2label:
+            raise FCNError(f"{model.name_or_path!r} has other classes than {models[0].name_or_path!r}.")
+    for name, tensor in states[0].items():
+        # Counts of batches, which are whole numbers, stay the first model's; nothing reads them.
+        if tensor.is_floating_point():
+            tensor.copy_(sum(share * state[name].double() for share, state in zip(shares, states, strict=True)))
+    return models[0]
+
+
+def main(
+    runs: Annotated[list[str], typer.Argument(help="Model folders or Hub ids, of the same architecture and classes.")],
+    out: Annotated[Path, typer.Option(help="Model folder to be written, with the first one's image processor.")],
+    weight: Annotated[
+        list[float] | None, typer.Option(help="Share of each run, in their order; once for each, or equal if left out.")
+    ] = None,
+) -> None:
+    """Average the weights of nets that were trained from the same start."""
+    try:
+        models = [FCNForSemanticSegmentation.from_pretrained(run, dtype=torch.float32) for run in runs]
+        processor = FCNImageProcessor.from_pretrained(runs[0])
+    except (OSError, ValueError, *UNREACHABLE) as error:
+        raise SystemExit(f"No average of {', '.join(runs)}: {hub_reason(error)}") from error
+    export_model(average(models, weight or [1.0] * len(models)), processor, out)
+    print(f"{out} is ready: {' + '.join(runs)}.")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except FCNError as error:
+        raise SystemExit(str(error)) from error
