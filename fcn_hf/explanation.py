@@ -47,7 +47,7 @@ class PixelExplanation:
 
     def radius(self, share: float = 0.5) -> int:
         """Pixels around this one that hold a share (0..1) of all of `dependence`: the field that is really used."""
-        rows, columns = np.indices(self.dependence.shape)
+        rows, columns = np.ogrid[: self.dependence.shape[0], : self.dependence.shape[1]]
         distances = np.hypot(rows - self.y, columns - self.x).round().astype(np.int64)
         within = np.bincount(distances.ravel(), self.dependence.ravel()).cumsum()
         return int(np.searchsorted(within, share * within[-1]))
@@ -116,7 +116,7 @@ class _Look:
     def explained(self, model: Any, processor: Any, size: tuple[int, int], x: int, y: int) -> PixelExplanation:
         network_size = (self.pixel_values.shape[-2], self.pixel_values.shape[-1])
         logits = model.score(self.maps, network_size).logits if self.maps else self.outputs.logits
-        scores = at_picture(processor, logits, size)[:, y, x]
+        scores = scores_at(processor, logits, size, x, y)
         # All of the heads is linear, so the gradients of the maps are other than zero where the score has read them.
         gradient, *read = torch.autograd.grad(
             scores.max(), [self.pixel_values, *self.maps], allow_unused=True, retain_graph=True
@@ -162,6 +162,19 @@ def at_picture(processor: Any, values: torch.Tensor, size: tuple[int, int]) -> t
         outputs, target_sizes=[size], return_segmentation_scores=True
     )
     return result.segmentation_scores
+
+
+def scores_at(processor: Any, logits: torch.Tensor, size: tuple[int, int], x: int, y: int) -> torch.Tensor:
+    """What `at_picture` makes of logits at one pixel, `(C,)`.
+
+    Each class's score there is the same sum of few of its logits, with weights that one channel's gradient tells: all
+    channels brought to the picture's size, and back for the gradient, take longer than many nets.
+    """
+    channel = torch.zeros_like(logits[:, :1], dtype=torch.float32, requires_grad=True)
+    (weights,) = torch.autograd.grad(at_picture(processor, channel, size)[0, y, x], channel)
+    left, top, right, bottom = bounding_box(weights[0, 0] != 0)
+    part = (0, slice(None), slice(top, bottom), slice(left, right))
+    return (logits[part] * weights[part]).sum(dim=(-2, -1))
 
 
 def bounding_box(mask: torch.Tensor) -> tuple[int, int, int, int]:

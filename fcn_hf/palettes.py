@@ -131,6 +131,9 @@ def overlay(picture: Image.Image, ids: np.ndarray, colours: np.ndarray, opacity:
 # "inferno" (CC0).
 HEAT_COLOURS = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])
 
+HEAT_LEVELS = 1024
+"""Into which heat is divided to be drawn: neighbouring ones differ by less than one of 255 in every channel."""
+
 
 def heat_overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     """How much each place counts, laid on its picture, which is made grey and dark so that the heat is what shines.
@@ -142,12 +145,15 @@ def heat_overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     Returns:
         An RGB picture of the size of `picture`.
     """
-    strength = np.clip(heat, 0, 1)[..., None]
+    strength = np.linspace(0, 1, HEAT_LEVELS)
     places = np.linspace(0, 1, len(HEAT_COLOURS))
-    colours = np.concatenate([np.interp(strength, places, channel) for channel in HEAT_COLOURS.T], axis=-1)
-    grey = np.asarray(picture.convert("L").convert("RGB"), dtype=np.float32) * 0.6
-    opacity = np.sqrt(strength)
-    return Image.fromarray((grey * (1 - opacity) + colours * opacity).round().astype(np.uint8))
+    colours = np.stack([np.interp(strength, places, channel) for channel in HEAT_COLOURS.T], axis=-1)
+    opacity = np.sqrt(strength)[:, None]
+    # One look into two tables a pixel, as pictures have many more pixels than levels.
+    levels = (np.clip(heat, 0, 1) * (HEAT_LEVELS - 1)).round().astype(np.intp)
+    added, kept = (colours * opacity).astype(np.float32)[levels], (0.6 * (1 - opacity)).astype(np.float32)[levels]
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
+    return Image.fromarray((grey * kept + added).round().astype(np.uint8))
 
 
 def fitted_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

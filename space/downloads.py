@@ -1,4 +1,4 @@
-"""What is carried home: everything about one picture as a zip with its figures, and how zips are written."""
+"""What is carried home: a label map, or everything about one picture as a zip; and how zips are written."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from space.inference import Segmenter
 from space.kinds import Kind
 from space.layout import I18N
 from space.panels import file_stem
+from space.texts import LANGUAGES
 from space.uploads import limited
 
 LONGEST_STEM = 60
@@ -29,12 +30,17 @@ LONGEST_STEM = 60
 
 NO_PICTURE = "Please choose a picture first: then everything about it can be downloaded."
 
+NO_LABEL_MAP = "There is no label map of this name for the picture that is chosen now: please wait for its masks."
+
 SAVE = "(file) => { window.fcnSave(file); }"
-"""What the browser does with a zip that the server has made."""
+"""What the browser does with a file that the server has made."""
+
+NAME_PANEL = "(...given) => [...given.slice(0, %d), fcn.panelToSave]"
+"""With so many fields, the browser sends the name of the panel whose button was pressed."""
 
 
 class Downloads:
-    """What the button calls. Everything a request needs arrives as an argument; only models are shared.
+    """What the buttons call. Everything a request needs arrives as an argument; only models are shared.
 
     Args:
         kind: gives the kind of a name, or raises `FCNError`.
@@ -50,17 +56,45 @@ class Downloads:
         """A zip with each network's label map and overlay (PNG, of the picture's size) and `figures.json`."""
         if upload is None:
             raise gr.Error(NO_PICTURE, print_exception=False)
-        path = new_folder() / f"{safe_stem(upload['path'])}.zip"
+        file_name = f"{safe_stem(upload['path'])}.zip"
+        return await self._written(file_name, self._write_zip, truth, name, upload["path"], distinct, opacity / 100)
+
+    async def label_map(
+        self, name: str, upload: dict[str, Any] | None, distinct: bool, truth: dict[str, Any] | None, panel: Any
+    ) -> str:
+        """The label map of the panel of this name (PNG, of the picture's size)."""
+        if upload is None:
+            raise gr.Error(NO_PICTURE, print_exception=False)
+        file_name = f"{file_stem(str(panel))[:LONGEST_STEM] or 'label-map'}.png"
+        return await self._written(file_name, self._write_label_map, truth, name, upload["path"], distinct, panel)
+
+    async def _written(
+        self, file_name: str, write: Callable[..., None], truth: dict[str, Any] | None, *arguments: Any
+    ) -> str:
+        """Where the file lies that `write` makes, given its path, the truth's path and the arguments."""
+        path = new_folder() / file_name
         self.delete_later(path)
         try:
-            true_path = truth["path"] if truth else None
-            await limited(on_gpu(self._write))(path, name, upload["path"], distinct, opacity / 100, true_path)
+            await limited(on_gpu(write))(path, truth["path"] if truth else None, *arguments)
         except FCNError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return str(path)
 
-    def _write(
-        self, path: Path, name: str, picture_path: str, distinct: bool, opacity: float, truth_path: str | None
+    def _write_label_map(
+        self, path: Path, truth_path: str | None, name: str, picture_path: str, distinct: bool, panel: Any
+    ) -> None:
+        kind = self.kind(name)
+        result = compare(kind, picture_path, truth_path)
+        masks = [(segmenter.name, one.mask) for segmenter, one in zip(kind.segmenters, result.results, strict=True)]
+        if result.truth is not None:
+            masks += [(language("ground_truth"), result.truth) for language in LANGUAGES.values()]
+        mask = next((mask for shown, mask in masks if shown == panel), None)
+        if mask is None:
+            raise FCNError(NO_LABEL_MAP)
+        label_picture(mask, kind.palette(distinct)).save(path)
+
+    def _write_zip(
+        self, path: Path, truth_path: str | None, name: str, picture_path: str, distinct: bool, opacity: float
     ) -> None:
         kind = self.kind(name)
         result, colours = compare(kind, picture_path, truth_path), kind.palette(distinct)
@@ -139,7 +173,19 @@ def write_zip(path: Path, files: Mapping[str, Path], figures: Mapping[str, Any])
 def zip_button(handler: Callable[..., Any], inputs: list[Any], **settings: Any) -> gr.Button:
     """A button that has the server make a zip and then saves it; `settings` are those of the event."""
     button = gr.Button(I18N("everything"), elem_classes="fcn-zip", min_width=160)
+    _saved(button, handler, inputs, **settings)
+    return button
+
+
+def label_map_button(handler: Callable[..., Any], inputs: list[Any], **settings: Any) -> None:
+    """What the buttons of all panels have the server make and then save, by the panel's name behind the inputs; see
+    downloads.js."""
+    panel = gr.Textbox(visible="hidden")
+    button = gr.Button(visible="hidden", elem_id="fcn-label-map")
+    _saved(button, handler, [*inputs, panel], js=NAME_PANEL % len(inputs), **settings)
+
+
+def _saved(button: gr.Button, handler: Callable[..., Any], inputs: list[Any], **settings: Any) -> None:
     made = gr.DownloadButton(visible="hidden")
     asked = button.click(handler, inputs, made, preprocess=False, api_visibility="private", **settings)
     asked.success(None, made, None, js=SAVE, api_visibility="private")
-    return button

@@ -40,16 +40,20 @@ class Explanations:
     def why(
         self, name: str, upload: dict[str, Any] | None, distinct: bool, x: Any, y: Any, code: str = "en"
     ) -> tuple[str, Any, Any]:
-        """The explanation of one pixel as HTML, and that pixel: the nearest one where the picture is smaller."""
+        """The explanation of one pixel as HTML, and what the fields of x and y are to hold: the nearest pixel where the
+        picture is smaller, else what is in them, as the visitor may have typed on."""
+        unchanged = (gr.skip(), gr.skip())
         if upload is None:
-            return message(LANGUAGES[code]("choose_for_tab")), x, y
+            return message(LANGUAGES[code]("choose_for_tab")), *unchanged
         try:
             kind, picture = self.kind(name), read_picture(upload["path"])
-            x, y = (min(max(whole(value), 0), side - 1) for value, side in zip((x, y), picture.size, strict=True))
-            question = ask(kind, picture, x, y)
+            asked = (whole(x), whole(y))
+            pixel = [min(max(value, 0), side - 1) for value, side in zip(asked, picture.size, strict=True)]
+            question = ask(kind, picture, *pixel)
         except FCNError as error:
-            return refusal(error, LANGUAGES[code]), x, y
-        return question_panels(question, kind.palette(distinct), LANGUAGES[code]), question.x, question.y
+            return refusal(error, LANGUAGES[code]), *unchanged
+        x, y = (gr.skip() if value == before else value for value, before in zip(pixel, asked, strict=True))
+        return question_panels(question, kind.palette(distinct), LANGUAGES[code]), x, y
 
     def inside(self, name: str, upload: dict[str, Any] | None, distinct: bool, code: str = "en") -> str:
         """The steps to the mask of the finest FCN, as HTML."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,8 @@ class Segmenter:
 
     def on_device(self) -> Any:
         """The network, brought to where this request is computed."""
-        return self.model.to(device())
+        # Going through all its weights to find them there already takes a millisecond.
+        return self.model if self.model.device == device() else self.model.to(device())
 
     def segment(self, picture: Image.Image) -> Segmentation:
         """Name the class of every pixel of an RGB picture of any size."""
@@ -163,12 +164,18 @@ def segment_together(segmenters: Sequence[Segmenter], picture: Image.Image) -> t
             outputs, own_seconds = _timed(partial(model.score, outputs.hidden_states, size), segmenter)
             seconds += own_seconds
         ids = processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
-        mask = Image.fromarray(segmenter.ids[ids.to(torch.uint8).cpu().numpy()])
-        if mask.size != picture.size:
-            mask = mask.resize(picture.size, Image.Resampling.NEAREST)
-        values = np.asarray(mask)
-        results.append(Segmentation(values, seconds, shares(values, segmenter.classes)))
+        mask = segmenter.ids[ids.to(torch.uint8).cpu().numpy()]
+        results.append(at_size(Segmentation(mask, seconds, shares(mask, segmenter.classes)), picture.size))
     return tuple(results)
+
+
+def at_size(result: Segmentation, size: tuple[int, int]) -> Segmentation:
+    """The same with its mask brought to a size (width, height), where each pixel has the class of the nearest one."""
+    image = Image.fromarray(result.mask)
+    if image.size == size:
+        return result
+    mask = np.asarray(image.resize(size, Image.Resampling.NEAREST))
+    return replace(result, mask=mask, shares=shares(mask, tuple(result.shares)))
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ from space.pictures import UNLABELLED, shrink
 from space.texts import ENGLISH, Language
 
 DISPLAY_SIDE = 1024
-"""Pixels along the longest side of what is shown; a panel is 300-600 CSS pixels wide. Downloads keep the full size."""
+"""Pixels along the longest side of what is shown; a panel is 300-600 CSS pixels wide. Downloads have the full size."""
 
 LEGEND_LIMIT = 24
 """Label sets larger than this show only the classes that occur, or the legend would bury the panels."""
@@ -94,19 +94,24 @@ def comparison(
     kind: str = "",
     example: int | None = None,
     language: Language = ENGLISH,
+    size: tuple[int, int] | None = None,
 ) -> str:
     """All of it: legend, panels, one over the other, disagreement, shares.
 
     Args:
-        picture: RGB, W x H.
-        panels: one per network, and the ground truth last where there is one; masks are (H, W).
+        picture: RGB.
+        panels: one per network, and the ground truth last where there is one; masks are of the picture's shape, at any
+            size.
         labels: class names in id order.
         colours: (len(labels), 3) uint8.
         disagreement: of the networks.
         kind: name of the kind of picture.
         example: which of its examples the picture is, counted from 1; None for a picture of the visitor's own.
         language: of the texts; the panels' own are in theirs.
+        size: (width, height) of the picture as it was sent, in whose pixels places are named; that of `picture` if not
+            given.
     """
+    width, height = size or picture.size
     shown = shrink(picture, DISPLAY_SIDE)
     photo = data_uri(shown, "JPEG", quality=90)
     present = np.array([any(panel.shares[name] > 0 for panel in panels) for name in labels])
@@ -124,8 +129,8 @@ def comparison(
         f'<section class="fcn-results" aria-label="{language("comparison")}" '
         f'data-comparison="{_digest(photo + content)}" data-picture="{_digest(photo)}" '
         f'data-kind="{escape(kind)}" data-example="{example or ""}" '
-        f'data-width="{picture.width}" data-height="{picture.height}" '
-        f'style="--photo:url({photo});--aspect:{picture.width}/{picture.height};--columns:{len(panels)}">'
+        f'data-width="{width}" data-height="{height}" '
+        f'style="--photo:url({photo});--aspect:{width}/{height};--columns:{len(panels)}">'
         f"{content}</section>"
     )
 
@@ -195,17 +200,15 @@ def _digest(text: str) -> str:
 def _figure(
     panel: Panel, shown: tuple[int, int], labels: Sequence[str], colours: np.ndarray, language: Language
 ) -> str:
-    full = label_picture(panel.mask, colours)
-    download = data_uri(full, "PNG")
-    layer = download if full.size == shown else data_uri(full.resize(shown, Image.Resampling.NEAREST), "PNG")
-    name = escape(panel.name)
+    mask = np.asarray(Image.fromarray(panel.mask).resize(shown, Image.Resampling.NEAREST))
+    layer, name = data_uri(label_picture(mask, colours), "PNG"), escape(panel.name)
     return (
         f'<figure class="fcn-panel"><figcaption><strong title="{name}">{name}</strong>'
         f"<span>{escape(panel.note)}</span></figcaption>"
         f"{_view(panel.name, _plane(layer, _description(panel, language)) + PROBE, language)}"
         f"{_share_bar(panel, labels, colours)}{fact_list(panel.facts)}"
-        f'<div class="fcn-saves"><a class="fcn-download" download="{file_stem(panel.name)}.png" href="{download}" '
-        f'aria-label="{language("download_name", name=name)}">{language("download")}</a>'
+        f'<div class="fcn-saves"><button type="button" class="fcn-download" data-name="{file_stem(panel.name)}.png" '
+        f'aria-label="{language("download_name", name=name)}">{language("download")}</button>'
         f'<button type="button" class="fcn-overlay" data-name="{file_stem(panel.name)}-overlay.png" '
         f'aria-label="{language("overlay_name", name=name)}">{language("overlay")}</button></div></figure>'
     )

@@ -148,6 +148,10 @@ def shrink(picture: Image.Image, longest_side: int) -> Image.Image:
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
+Key = tuple[tuple[int, int], str]
+"""By which an example is known: its size (width, height), and a digest of its pixels."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """The example pictures of one kind, and how to recognise one of them in a request.
@@ -158,12 +162,12 @@ class Examples:
     Args:
         paths: the picture files, in the order of the page.
         labels: class names in id order, of the label maps; empty where there are none.
-        label_files: digest of a picture's pixels -> its label map (8-bit ids, 255 = unlabelled), or None without one.
+        label_files: by which a picture is known -> its label map (8-bit ids, 255 = unlabelled), or None without one.
     """
 
     paths: tuple[Path, ...] = ()
     labels: tuple[str, ...] = ()
-    label_files: dict[str, Path | None] = field(default_factory=dict)
+    label_files: dict[Key, Path | None] = field(default_factory=dict)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Examples:
@@ -171,30 +175,40 @@ class Examples:
         `id2label.json`; a folder may hold none, or not be there."""
         pictures = [path for path in sorted(Path(folder).glob("*")) if path.suffix in (".png", ".jpg")]
         paths = tuple(path for path in pictures if not path.stem.endswith("_label"))
-        files: dict[str, Path | None] = {}
+        files: dict[Key, Path | None] = {}
         for path in paths:
             label_file = path.with_name(f"{path.stem}_label.png")
-            files[_digest(read_picture(path))] = label_file if label_file.is_file() else None
+            picture = read_picture(path)
+            files[picture.size, _digest(picture)] = label_file if label_file.is_file() else None
         if not any(files.values()):
             return cls(paths, (), files)
         id2label = json.loads((Path(folder) / "id2label.json").read_text(encoding="utf-8"))
         return cls(paths, tuple(id2label[key] for key in sorted(id2label, key=int)), files)
 
     def __contains__(self, picture: Image.Image) -> bool:
-        return _digest(picture) in self.label_files
+        return self._key(picture) is not None
 
     def number(self, picture: Image.Image) -> int | None:
         """Which of the examples a picture is, counted from 1; None for any other."""
-        digests = list(self.label_files)
-        return digests.index(digest) + 1 if (digest := _digest(picture)) in digests else None
+        key = self._key(picture)
+        return None if key is None else list(self.label_files).index(key) + 1
 
     def truth(self, picture: Image.Image, labels: tuple[str, ...]) -> np.ndarray | None:
         """Label map (H, W) uint8 of an example picture; None for another picture, or for models with other classes."""
-        if labels != self.labels or (path := self.label_files.get(_digest(picture))) is None:
+        key = self._key(picture) if labels == self.labels else None
+        path = None if key is None else self.label_files[key]
+        if path is None:
             return None
         with Image.open(path) as label_map:
             return np.asarray(label_map, dtype=np.uint8)
 
+    def _key(self, picture: Image.Image) -> Key | None:
+        """By which one of the examples is known; of a picture of another size, such as a phone's, no digest is made."""
+        if all(picture.size != size for size, _ in self.label_files):
+            return None
+        key = (picture.size, _digest(picture))
+        return key if key in self.label_files else None
+
 
 def _digest(picture: Image.Image) -> str:
-    return hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+    return hashlib.sha256(picture.tobytes()).hexdigest()

@@ -16,7 +16,7 @@ from fcn_hf.palettes import label_picture, overlay
 from space.comparison import Comparison, compare
 from space.devices import on_gpu
 from space.disagreement import disagreement
-from space.downloads import Downloads, summary, zip_button
+from space.downloads import Downloads, label_map_button, summary, zip_button
 from space.explain_ui import REFRESH, Explanations, explain_api, explain_tabs
 from space.inference import ModelError
 from space.kinds import KINDS, Kind, load_kinds, model_ids
@@ -171,15 +171,18 @@ class Handlers:
         return self._drawn(kind, result, distinct, language)
 
     def _drawn(self, kind: Kind, result: Comparison, distinct: bool, language: Language) -> str:
-        each = zip(kind.segmenters, result.results, result.scores, result.boundary_scores, strict=True)
+        # Only a truth has more to say than networks have seen.
+        results = result.seen_results if result.truth is None else result.results
+        each = zip(kind.segmenters, results, result.scores, result.boundary_scores, strict=True)
         panels = [model_panel(*parts, language) for parts in each]
         labels = kind.labels
-        masks, names = [one.mask for one in result.results], [segmenter.name for segmenter in kind.segmenters]
+        masks, names = [one.mask for one in results], [segmenter.name for segmenter in kind.segmenters]
         if result.truth is not None:
             panels.append(truth_panel(result.truth, labels, language))
         found = disagreement(masks, names, result.truth, language)
         place = (kind.name, kind.examples.number(result.picture)) if kind.name in self.kinds else ("", None)
-        return comparison(result.picture, panels, labels, kind.palette(distinct), found, *place, language)
+        colours, size = kind.palette(distinct), result.picture.size
+        return comparison(result.seen, panels, labels, colours, found, *place, language, size)
 
     def gallery(self, name: str) -> gr.Dataset:
         """The examples of a kind of picture; none of one that isn't loaded, as nothing may be loaded past the queue."""
@@ -352,6 +355,8 @@ def build() -> gr.Blocks:
                 gr.HTML(I18N("tools_text"), apply_default_css=False)
                 results = gr.HTML(handlers.opened[ENGLISH.code], apply_default_css=False, elem_id="fcn-comparison")
                 zip_button(downloads.everything, [kind, picture, distinct, opacity, truth], **NETWORKS)
+                of_panel = [kind, picture, distinct, truth]
+                label_map_button(downloads.label_map, of_panel, show_progress_on=results, **NETWORKS)
             many_tab(Many(handlers.kind, page.delete_later), kind, distinct, opacity, code)
             live_tab(Live(handlers.kind), kind, distinct, opacity, code)
             middle = (width // 2, height // 2)

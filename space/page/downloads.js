@@ -1,4 +1,4 @@
-// Saves files: a zip that the server has made, and what a panel shows.
+// Saves files: what the server has made, and what a panel shows.
 (() => {
   function save(address, name) {
     const link = document.createElement("a");
@@ -33,6 +33,21 @@
     context.drawImage(drawn ?? mask, 0, 0, canvas.width, canvas.height);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
+
+  // Of a picture that is shown at its own size, the label map is what is shown; the server makes that of a larger one.
+  document.addEventListener("click", (event) => {
+    const button = fcn.within(event, ".fcn-download");
+    if (!button) return;
+    const panel = button.closest(".fcn-panel");
+    const { width, height } = button.closest(".fcn-results").dataset;
+    const { naturalWidth, naturalHeight, src } = panel.querySelector(".fcn-mask");
+    if (naturalWidth === Number(width) && naturalHeight === Number(height)) {
+      save(src, button.dataset.name);
+      return;
+    }
+    fcn.panelToSave = panel.querySelector("strong").textContent;
+    document.querySelector("#fcn-label-map").click();
+  });
 
   document.addEventListener("click", async (event) => {
     const button = fcn.within(event, ".fcn-overlay");

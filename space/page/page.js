@@ -1,4 +1,4 @@
-// Everything in these scripts acts on what is already in the page; nothing is asked of the server.
+// Everything in these scripts acts on what is already in the page; the server is asked by the page's own buttons alone.
 
 // What the scripts share; and `fcn.layer(image)`, `fcn.pin(name)` and `fcn.pinned()` in masks.js, `fcn.placeOf(...)` and
 // `fcn.reveal(...)` in zoom.js, `fcn.keep(point)` and `fcn.kept()` in probe.js, `fcn.reopen()` in link.js.

@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -518,11 +517,23 @@ def test_a_browser_in_portuguese_sees_portuguese_and_another_none_of_it(browser,
         page.close()
 
 
-def test_label_maps_can_be_downloaded(page, tmp_path):
-    with page.expect_download() as download:
-        page.locator(".fcn-download").nth(2).click()
-    assert download.value.suggested_filename == "fcn-8s.png"
-    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+def test_label_maps_can_be_downloaded(page, model_folders, noise_picture, tmp_path):
+    """At the picture's own size: what is shown, or, of a picture that is shown smaller, what the server makes then."""
+
+    def saved(panel):
+        with page.expect_download() as download:
+            page.locator(".fcn-download").nth(panel).press("Enter")
+        return download.value.suggested_filename, Image.open(download.value.path())
+
+    segmenters = load_segmenters(model_folders)
+    noise_picture(1400, 1050).save(large := tmp_path / "large.png")
+    for path in (FIRST, large):
+        if path != FIRST:
+            upload(page, path)
+            page.wait_for_selector(".fcn-panel")
+        name, label_map = saved(2)
+        assert (name, label_map.format, label_map.mode) == ("fcn-8s.png", "PNG", "P")
+        assert np.array_equal(label_map, segmenters[2].segment(read_picture(path)).mask)
 
 
 def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
@@ -539,12 +550,21 @@ def test_a_mask_can_be_asked_why_by_mouse_and_by_keyboard(page, model_folders):
         assert shown == [f"{segmenter.name}: {segmenter.labels[mask[y, x]]}" for segmenter, mask in named]
 
     finished = page.locator(".fcn-mask").nth(2).get_attribute("src")
+    fields = page.get_by_label("x, pixels from the left"), page.get_by_label("y, pixels from the top")
+    answers = []
+    page.route("**/queue/data*", lambda route: answers.append(route), times=1)
     page.get_by_role("tab", name="Why this pixel?").click()
+    fields[0].fill("77")
+    while not answers:
+        page.wait_for_timeout(50)
+    answers[0].continue_()
     expect_answers(240, 180)
+    # What is typed before the answer comes stays.
+    page.wait_for_timeout(300)
+    assert fields[0].input_value() == "77"
     view = page.locator(".fcn-ask-view").first
     box = view.bounding_box()
     view.click(position={"x": box["width"] / 4, "y": box["height"] / 3})
-    fields = page.get_by_label("x, pixels from the left"), page.get_by_label("y, pixels from the top")
     x, y = (int(field.input_value()) for field in fields)
     assert abs(x - 120) <= 2 and abs(y - 120) <= 2  # a click is at a whole pixel of the screen
     expect_answers(x, y)

@@ -122,6 +122,22 @@ def test_where_a_picture_is_transparent_nothing_is_named(segmenters, noise_pictu
         assert math.isclose(sum(result.shares.values()), 1)
 
 
+def test_a_large_pictures_masks_are_enlarged_for_those_who_ask(segmenters, noise_picture, tmp_path):
+    """What the page shows is made without, and is the same where it is seen."""
+    picture = noise_picture(1500, 900)
+    picture.putalpha(Image.fromarray(np.repeat(np.uint8([[0] * 700 + [255] * 800]), 900, axis=0)))
+    picture.save(tmp_path / "large.png")
+    result = compare(Kind("street", "Streets", segmenters[:1], Examples()), tmp_path / "large.png")
+    (seen,) = result.seen_results
+    assert seen.mask.shape == (614, 1024) and "results" not in vars(result)
+    (whole,) = result.results
+    named = segmenters[0].segment(read_picture(tmp_path / "large.png"))
+    assert (whole.mask[:, :700] == 255).all() and np.array_equal(whole.mask[:, 700:], named.mask[:, 700:])
+    assert whole.shares == shares(whole.mask, segmenters[0].labels)
+    reduced = Image.fromarray(whole.mask).resize((1024, 614), Image.Resampling.NEAREST)
+    assert np.array_equal(seen.mask, reduced)
+
+
 @pytest.mark.parametrize("text", [None, "", " , "])
 def test_without_fcn_models_those_of_the_page_are_taken_from_coarse_to_fine(text):
     found = model_ids({} if text is None else {"FCN_MODELS": text})

@@ -62,12 +62,13 @@ def test_without_truth_there_is_no_score(mask):
     assert "Mean IoU" not in page(mask, ("road", "sky"), score=None)
 
 
-def test_download_is_the_label_map_at_full_size_and_the_display_is_not():
+def test_pictures_are_shown_small_and_nothing_is_sent_at_full_size():
+    """The label map at its own size is asked for when it is wanted: see test_browser.py."""
     mask = np.zeros((1500, 2000), dtype=np.uint8)
     html = page(mask, ("road", "sky"), size=(2000, 1500))
-    files = {kind: re.search(rf'{kind}="data:image/png;base64,([^"]+)"', html)[1] for kind in ("src", "href")}
-    sizes = {kind: Image.open(io.BytesIO(base64.b64decode(text))).size for kind, text in files.items()}
-    assert sizes == {"src": (1024, 768), "href": (2000, 1500)}
+    sent = re.findall(r'data:image/\w+;base64,([^")]+)', html)
+    assert [Image.open(io.BytesIO(base64.b64decode(text))).size for text in sent] == [(1024, 768)] * 3
+    assert 'data-width="2000" data-height="1500"' in html and html.count('class="fcn-download"') == 2
 
 
 def test_a_network_that_knows_fewer_classes_says_so(mask):

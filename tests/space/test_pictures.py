@@ -204,3 +204,11 @@ def test_the_street_examples_of_the_page_are_labelled(labels):
         picture = read_picture(path)
         truth = examples.truth(picture, labels)
         assert truth.shape == (picture.height, picture.width) and set(np.unique(truth)) <= {*range(11), 255}
+
+
+def test_a_picture_of_another_size_is_no_example_without_a_look_at_its_pixels(example_folder, monkeypatch):
+    examples = Examples.from_folder(example_folder)
+    monkeypatch.setattr(pictures, "_digest", None)
+    picture = Image.new("RGB", (640, 480))
+    assert picture not in examples and examples.number(picture) is None
+    assert examples.truth(picture, examples.labels) is None

@@ -1,6 +1,7 @@
 """`python app.py` in a process of its own, asked through `gradio_client`."""
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from PIL import Image
 from benchmarks.load_page import local_answers, mixed_pictures, wrong_answers
 from fcn_hf.palettes import distinct_palette, voc_palette
 from space import ui, uploads
+from space.downloads import NO_LABEL_MAP
 from space.inference import Segmentation, Segmenter
 from space.kinds import Kind, load_segmenters, own_colours
 from space.pictures import EXAMPLES, Examples, read_picture
@@ -166,6 +168,27 @@ def test_a_number_out_of_range_is_answered_with_a_sentence(server, value):
         if [ids["fcn-examples"], "click"] in event["targets"] and value is not True:
             success, output = trigger(server, {"fn_index": event["id"], "data": ["models", value]})
             assert not success and re.search("There is no example|Please send a picture", output["error"])
+
+
+def test_a_label_map_is_made_of_a_panel_that_is_there(server):
+    config = httpx.get(f"{server}/config").json()
+    (button,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == "fcn-label-map"]
+    (event,) = [event["id"] for event in config["dependencies"] if [button, "click"] in event["targets"]]
+
+    def asked(panel, path=None):
+        data = ["models", {"path": path or send(server, STREET), "meta": META}, False, None, panel]
+        return trigger(server, {"fn_index": event, "data": data})
+
+    success, output = asked("Verdade")
+    truth = Image.open(io.BytesIO(httpx.get(output["data"][0]["url"]).content))
+    assert success and output["data"][0]["orig_name"] == "verdade.png"
+    assert np.array_equal(truth, Image.open(STREET.with_name("street-1_label.png")))
+    for panel in ("FCN-4s", "../x", "", 3, None, ["FCN-8s"], {"a": "FCN-8s"}):
+        success, output = asked(panel)
+        assert not success and output["error"] == NO_LABEL_MAP
+    for panel, path in (({"path": str(STREET)}, None), ("FCN-8s", str(STREET))):
+        success, output = asked(panel, path)
+        assert not success and output["error"] == uploads.NOT_UPLOADED
 
 
 def test_typed_models_are_a_kind_to_those_who_have_no_session(client, model_folders, pets, labels):

@@ -86,6 +86,7 @@ def test_what_a_visitor_can_be_refused_for_is_said_in_portuguese(files):
         ("mais de 60 segundos", uploads.TOO_LONG),
         ("A fila está cheia", asyncio.run(full)[1]),
         ("Escolha primeiro", downloads.NO_PICTURE),
+        ("Não há mapa de rótulos", downloads.NO_LABEL_MAP),
         ("Nada está pronto", many.NOTHING_DONE),
         ("não estão instalados", classifier.MISSING),
     ]
