@@ -101,7 +101,9 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
         `SystemExit`: with a sentence, if there is no such net, or `model_name_or_path` can't be loaded.
     """
     start = arguments.model_name_or_path
-    settings = {name: getattr(arguments, name) for name in DECIDED_ANEW} | {"id2label": id2label}
+    settings = {name: getattr(arguments, name) for name in DECIDED_ANEW}
+    # Both: the start's own names would stay in the other one.
+    settings |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
     try:
         if start is None:
             return FCNForSemanticSegmentation(net_config(arguments, id2label))

@@ -26,6 +26,7 @@ def test_a_start_with_other_classes_gives_its_trunk_and_says_that_scores_begin_a
         assert torch.equal(layers(model)["fc6"].weight, layers(start)["fc6"].weight)
         head, start_head = model.heads["semantic"], start.heads["semantic"]
         assert head.score_fr.weight.shape[0] == count and model.config.num_labels == count
+        assert model.config.label2id == {f"class {index}": index for index in range(count)}
         assert count != 5 or torch.equal(head.score_fr.weight, start_head.score_fr.weight)
     assert (head.score_pool3.weight == 0).all() and torch.equal(head.upscore8.weight[2, 0], bilinear_kernel(8))
     with pytest.raises(SystemExit, match="No weights to start from at 'nowhere'"):
