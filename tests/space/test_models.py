@@ -22,6 +22,7 @@ def test_an_embedded_model_is_small_and_holds_no_code(folder):
     config = FCNConfig.from_pretrained(folder)
     assert len(set(map(tuple, config.palette))) == config.num_labels, "a colour for each class"
     assert config.num_labels == CLASSES[folder.parent.name] and folder.name == f"fcn-{config.prediction_stride}s"
+    assert config.label2id == {label: index for index, label in config.id2label.items()}
     assert (folder / "model.safetensors").stat().st_size <= 6_200_000
     with safe_open(folder / "model.safetensors", framework="np") as weights:
         numbers = sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())
