@@ -249,6 +249,10 @@ def one_convolution(config: FCNConfig, channels: int) -> Layers:
 # Height and width, in pixels, of a picture as crops are for training: a multiple of every stride.
 TRAINED_SIZE = 256
 
+# Likewise of one whose size no stride divides, which tells both the strides and whether a backbone drops what is left
+# over; large enough to tell 14 (DINOv2) from 16.
+PROBE = 225
+
 
 class PaddingBefore(TorchFunctionMode):
     """Notes how much is padded before the first row and column of each map, by `F.pad`."""
@@ -262,6 +266,55 @@ class PaddingBefore(TorchFunctionMode):
         if func is F.pad:
             self.amounts.append(list(args[1] if len(args) > 1 else kwargs["pad"])[::2])
         return func(*args, **kwargs)
+
+
+class Observed(NamedTuple):
+    """What is seen of a backbone when pictures go through it.
+
+    Args:
+        sizes: width of each feature map of a picture of `PROBE` x `PROBE` pixels.
+        channels: of each feature map.
+        shifts: whether what it pads depends on the picture's size.
+    """
+
+    sizes: tuple[int, ...]
+    channels: tuple[int, ...]
+    shifts: bool
+
+
+# By class and settings of the backbone's config: nets side by side mostly have the same one, and looking at it takes
+# longer than building it.
+OBSERVED: dict[tuple[type, str], Observed] = {}
+
+
+@torch.no_grad()
+def observed(backbone: nn.Module, backbone_config: Any) -> Observed:
+    """What is seen of a backbone of this config: of this one, unless an earlier one had the same.
+
+    Raises:
+        `ValueError`: if it doesn't take pictures of any size.
+    """
+    key = (type(backbone_config), backbone_config.to_json_string(use_diff=False))
+    if key in OBSERVED:
+        return OBSERVED[key]
+    parameter = next(backbone.parameters())
+    paddings = []
+    try:
+        for size in (TRAINED_SIZE, PROBE):
+            shape = (1, backbone_config.num_channels, size, size)
+            picture = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
+            with PaddingBefore() as padding:
+                maps = backbone.eval()(picture).feature_maps
+            paddings.append(padding.amounts)
+    except Exception as error:  # whatever a backbone of fixed size raises, an AssertionError for one
+        raise ValueError(
+            f"backbone_config ({backbone_config.model_type}) takes no picture of {PROBE}x{PROBE}: {error} "
+            "An FCN needs a backbone that takes pictures of any size."
+        ) from error
+    backbone.train()
+    sizes, channels = (tuple(feature_map.shape[axis] for feature_map in maps) for axis in (-1, 1))
+    OBSERVED[key] = Observed(sizes, channels, paddings[0] != paddings[1])
+    return OBSERVED[key]
 
 
 class FCNBackboneTrunk(nn.Module):
@@ -288,51 +341,32 @@ class FCNBackboneTrunk(nn.Module):
             backbone_config.out_indices = [-3, -2, -1]
         self.backbone = AutoBackbone.from_config(backbone_config)
 
-        # A size that no stride divides tells both the strides and whether the backbone drops what is left over; it is
-        # large enough to tell 14 (DINOv2) from 16.
-        probe = 225
-        parameter = next(self.backbone.parameters())
-        paddings = []
-        with torch.no_grad():
-            try:
-                for size in (TRAINED_SIZE, probe):
-                    picture = torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
-                    with PaddingBefore() as padding:
-                        maps = self.backbone.eval()(picture).feature_maps
-                    paddings.append(padding.amounts)
-            except Exception as error:  # whatever a backbone of fixed size raises, an AssertionError for one
-                raise ValueError(
-                    f"backbone_config ({backbone_config.model_type}) takes no picture of {probe}x{probe}: {error} "
-                    "An FCN needs a backbone that takes pictures of any size."
-                ) from error
-        self.backbone.train()
-        sizes = [feature_map.shape[-1] for feature_map in maps]
-        tables = [{-(-probe // stride): stride, probe // stride: stride} for stride in (4, 8, 16, 32)]
-        strides = [next((table[size] for table in tables if size in table), None) for size in sizes]
+        seen = observed(self.backbone, backbone_config)
+        tables = [{-(-PROBE // stride): stride, PROBE // stride: stride} for stride in (4, 8, 16, 32)]
+        strides = [next((table[size] for table in tables if size in table), None) for size in seen.sizes]
         coarsest = strides[-1]
         allowed = [stride for stride in (32, 16, 8) if stride >= config.prediction_stride]
         skipped = {stride for stride in (8, 16) if config.prediction_stride <= stride < (coarsest or 0)}
         if coarsest not in allowed or not skipped <= set(strides):
             raise ValueError(
                 f"The feature maps of backbone_config ({backbone_config.model_type}) have strides "
-                f"{[stride or round(probe / size) for stride, size in zip(strides, sizes, strict=True)]}; an FCN-"
+                f"{[stride or round(PROBE / size) for stride, size in zip(strides, seen.sizes, strict=True)]}; an FCN-"
                 f"{config.prediction_stride}s scores maps of strides {sorted(allowed)}. Choose them with out_features, "
                 "another prediction_stride, or another backbone."
             )
         # Picture sizes are padded to multiples of this for backbones that would drop the rest, and for those whose maps
         # lie elsewhere in pictures of other sizes, as TensorFlow's "same" padding has it: they would see a shifted
         # picture, unlike the crops that they were trained on.
-        drops = any(size != -(-probe // stride) for size, stride in zip(sizes, strides, strict=True) if stride)
-        shifts = paddings[0] != paddings[1]
-        self.pad_to = coarsest if drops or shifts else 1
+        drops = any(size != -(-PROBE // stride) for size, stride in zip(seen.sizes, strides, strict=True) if stride)
+        self.pad_to = coarsest if drops or seen.shifts else 1
         self.maps = {
-            stride: FeatureMap(index, feature_map.shape[1], CoordinateMap(stride, (stride - 1) / 2))
-            for index, (stride, feature_map) in enumerate(zip(strides, maps, strict=True))
+            stride: FeatureMap(index, channels, CoordinateMap(stride, (stride - 1) / 2))
+            for index, (stride, channels) in enumerate(zip(strides, seen.channels, strict=True))
             if stride is not None
         }
         last = self.maps[coarsest]
         self.classifier = nn.Sequential(OrderedDict(one_convolution(config, last.channels)))
-        self.answer = FeatureMap(len(maps), config.hidden_size or last.channels, last.position)
+        self.answer = FeatureMap(len(seen.sizes), config.hidden_size or last.channels, last.position)
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """`(B, C, H, W)` -> the backbone's feature maps and the answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -25,6 +26,21 @@ from space.uploads import NOT_UPLOADED, limited
 REFRESH = "(picture) => { window.fcnRefresh(picture?.path); }"
 """What the browser does after a comparison: the tab that is seen, if it is one of these, asks again; of the same
 picture only if its answer depends on the networks or the colours."""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What the classifier's tab shows, by which its next answer tells what has changed.
+
+    Args:
+        path: of the picture; None without one.
+        index: of the class whose map it is.
+        times: as HTML; they take seconds to measure.
+    """
+
+    path: str | None = None
+    index: int | None = None
+    times: str = ""
 
 
 class Explanations:
@@ -67,29 +83,33 @@ class Explanations:
         except FCNError as error:
             return refusal(error, LANGUAGES[code])
 
-    def classified(self, upload: dict[str, Any] | None, code: str = "en") -> tuple[str, Any, str, str]:
-        """The classifier's one answer, the class it gives, the map of that class, and the times, as HTML."""
+    def classified(
+        self, upload: dict[str, Any] | None, chosen: Any, code: str, last: Classified
+    ) -> tuple[str, Any, str, str, Classified]:
+        """The classifier's one answer, what the choice of a class is to hold, the map of that class, and the times, as
+        HTML; and what they are.
+
+        All of it is shown anew, as a refusal by a full queue may have taken its place. The class is the one that the
+        visitor chose or, for another picture, the classifier's.
+        """
         language = LANGUAGES[code]
         if upload is None:
-            return message(language("choose_for_tab")), None, "", ""
+            return message(language("choose_for_tab")), None, "", "", Classified()
         try:
             picture = read_picture(upload["path"])
             square, probabilities = one_answer(picture)
             answers = answer_map(picture)
         except FCNError as error:
-            return refusal(error, LANGUAGES[code]), None, "", ""
-        index = int(probabilities.argmax())
-        times = times_panel(answers, *crops_seconds(answers), language)
-        return answer_panel(square, probabilities, language), index, map_panel(answers, index, language), times
-
-    def class_map(self, upload: dict[str, Any] | None, index: Any, code: str = "en") -> str:
-        """The map of another class, as HTML."""
-        if upload is None or index not in range(len(CLASSES)):
-            return ""
-        try:
-            return map_panel(answer_map(read_picture(upload["path"])), index, LANGUAGES[code])
-        except FCNError as error:
-            return refusal(error, LANGUAGES[code])
+            return refusal(error, language), None, "", "", Classified()
+        same = upload["path"] == last.path
+        # What is chosen may be left from the last picture, or be chosen after this one was refused.
+        kept = chosen in range(len(CLASSES)) and (same or chosen != last.index)
+        index = chosen if kept else int(probabilities.argmax())
+        times = last.times if same else times_panel(answers, *crops_seconds(answers), language)
+        shown = Classified(upload["path"], index, times)
+        # The visitor may have chosen on.
+        choice = gr.skip() if kept else index
+        return answer_panel(square, probabilities, language), choice, map_panel(answers, index, language), times, shown
 
     def explain(
         self, image: dict[str, Any] | None, kind: str, x: Any, y: Any
@@ -250,21 +270,21 @@ def explain_tabs(
                     elem_id="fcn-class-choice",
                 )
                 class_map = gr.HTML(apply_default_css=False)
+    shown = gr.State(Classified())
+    # One event, as two would let the map of an older picture's class land after a newer picture was refused.
     classified = gr.on(
-        [classifier_tab.select, again.click],
+        [classifier_tab.select, again.click, choice.input],
         limited(handlers.classified),
-        [picture, code],
-        [answer, choice, class_map, times],
-        show_progress_on=answer,
+        [picture, choice, code, shown],
+        [answer, choice, class_map, times, shown],
+        show_progress_on=[answer, class_map],
         **hidden,
     )
-    mapped = choice.input(limited(handlers.class_map), [picture, choice, code], class_map, **hidden)
 
     for event, outputs in (
         (asked, [why]),
         (looked, [inside]),
         (classified, [answer, class_map, times]),
-        (mapped, [class_map]),
     ):
         say_on_failure(event, "not_answered", outputs)
     return x, y

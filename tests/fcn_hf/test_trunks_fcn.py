@@ -12,13 +12,14 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     ConvNextConfig,
     Dinov2Config,
+    ResNetBackbone,
     ResNetConfig,
     SwinConfig,
     TimmBackboneConfig,
     ViTConfig,
 )
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation, trunks_fcn
 from fcn_hf.convert.names import published_names
 from fcn_hf.upsampling_fcn import bilinear_kernel
 from tests.helpers import layers, published_state, run_without_the_package
@@ -606,6 +607,24 @@ def test_a_backbone_may_be_given_as_a_dict():
     head = model.heads["semantic"]
     assert [head.score_pool3.in_channels, head.score_pool4.in_channels, head.score_fr.in_channels] == [8, 16, 24]
     assert model(torch.randn(1, 3, 45, 70)).logits.shape == (1, 4, 45, 70)
+
+
+def test_what_a_backbone_is_like_is_looked_up_once_for_all_of_its_config(monkeypatch):
+    passes, forward = [], ResNetBackbone.forward
+
+    def counted(self, *arguments, **settings):
+        passes.append(self)
+        return forward(self, *arguments, **settings)
+
+    monkeypatch.setattr(ResNetBackbone, "forward", counted)
+    monkeypatch.setattr(trunks_fcn, "OBSERVED", {})
+    first, again = (build_fresh("resnet", prediction_stride=stride).fcn.trunk for stride in (32, 8))
+    assert passes == [first.backbone] * 2
+    assert (again.maps, again.answer, again.pad_to) == (first.maps, first.answer, first.pad_to) and again.training
+    other = ResNetConfig(**{**BACKBONE_CONFIGS["resnet"].to_dict(), "hidden_sizes": [8, 8, 16, 24]})
+    other = build_fresh("resnet", backbone_config=other).fcn.trunk
+    grey = build_fresh("resnet", num_channels=1).fcn.trunk
+    assert passes[2:] == [other.backbone] * 2 + [grey.backbone] * 2 and other.answer.channels == 24
 
 
 @torch.no_grad()

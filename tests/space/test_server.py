@@ -24,6 +24,7 @@ from benchmarks.load_page import local_answers, mixed_pictures, wrong_answers
 from fcn_hf.palettes import distinct_palette, voc_palette
 from space import ui, uploads
 from space.downloads import NO_LABEL_MAP
+from space.handlers import Handlers
 from space.inference import Segmentation, Segmenter
 from space.kinds import Kind, load_segmenters, own_colours
 from space.pictures import EXAMPLES, Examples, read_picture
@@ -374,7 +375,7 @@ def test_missing_model_ends_with_one_clear_line(tmp_path):
 def test_a_kind_without_examples_waits_for_a_picture(model_folders, tmp_path, noise_picture):
     segmenters = load_segmenters(model_folders)
     street = Kind("street", "Streets", segmenters, Examples.from_folder(EXAMPLES / "street"))
-    handlers = ui.Handlers([street, Kind("rooms", "Rooms", segmenters, Examples())])
+    handlers = Handlers([street, Kind("rooms", "Rooms", segmenters, Examples())])
     picture, shown, _ = handlers.choose("rooms", {"path": str(street.examples.paths[0])}, False)
     assert picture is None and "fcn-hint" in shown and "fcn-panel" not in shown
     noise_picture(40, 30).save(tmp_path / "own.png")
