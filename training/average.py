@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
+from training.limits import check_value
 from training.results import export_model
 
 
@@ -56,14 +57,18 @@ def main(
     weight: Annotated[
         list[float] | None, typer.Option(help="Share of each run, in their order; once for each, or equal if left out.")
     ] = None,
+    weights_dtype: Annotated[
+        str, typer.Option(help="How the folder stores the weights: float32 or float16.")
+    ] = "float32",
 ) -> None:
     """Average the weights of nets that were trained from the same start."""
+    check_value("weights_dtype", weights_dtype)
     try:
         models = [FCNForSemanticSegmentation.from_pretrained(run, dtype=torch.float32) for run in runs]
         processor = FCNImageProcessor.from_pretrained(runs[0])
     except (OSError, ValueError, *UNREACHABLE) as error:
         raise SystemExit(f"No average of {', '.join(runs)}: {hub_reason(error)}") from error
-    export_model(average(models, weight or [1.0] * len(models)), processor, out)
+    export_model(average(models, weight or [1.0] * len(models)), processor, out, getattr(torch, weights_dtype))
     print(f"{out} is ready: {' + '.join(runs)}.")
 
 

@@ -79,6 +79,11 @@ def test_an_average_of_nets_is_that_of_their_weights_and_statistics(tiny, tmp_pa
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name], msg=name)
     assert FCNImageProcessor.from_pretrained(folders[2]).num_labels == 5
+    main([str(folders[0])], tmp_path / "half", weights_dtype="float16")
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "half", folders[0])]
+    assert sizes[0] < 0.7 * sizes[1]
+    with pytest.raises(FCNError, match="weights_dtype=half must be float32, float16"):
+        main([str(folders[0])], folders[2], weights_dtype="half")
     with pytest.raises(SystemExit, match="No average of nowhere"):
         main(["nowhere"], folders[2])
 
