@@ -1,8 +1,7 @@
 """Average the weights of nets that were trained from the same start.
 
 `python training/average.py RUN RUN [RUN ...] --out FOLDER`. The average of nets that one start and different trainings
-gave is often better than each of them, at the cost of one ("Model soups", arXiv:2203.05482). Score it, and train it on
-for a moment: the statistics of batch normalisation are averages, too, and not measured ones.
+gave is often better than each of them, at the cost of one ("Model soups", arXiv:2203.05482). Score it before use.
 """
 
 import math
@@ -20,6 +19,7 @@ if __package__ in (None, ""):
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
 from training.limits import check_value
+from training.model import check_values_alike
 from training.results import export_model
 
 
@@ -65,10 +65,12 @@ def main(
     check_value("weights_dtype", weights_dtype)
     try:
         models = [FCNForSemanticSegmentation.from_pretrained(run, dtype=torch.float32) for run in runs]
-        processor = FCNImageProcessor.from_pretrained(runs[0])
+        processors = [FCNImageProcessor.from_pretrained(run) for run in runs]
     except (OSError, ValueError, *UNREACHABLE) as error:
         raise SystemExit(f"No average of {', '.join(runs)}: {hub_reason(error)}") from error
-    export_model(average(models, weight or [1.0] * len(models)), processor, out, getattr(torch, weights_dtype))
+    for run, processor in zip(runs, processors, strict=True):
+        check_values_alike(run, processor, processors[0])
+    export_model(average(models, weight or [1.0] * len(models)), processors[0], out, getattr(torch, weights_dtype))
     print(f"{out} is ready: {' + '.join(runs)}.")
 
 

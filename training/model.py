@@ -9,7 +9,7 @@ from torch import nn
 from transformers.utils import is_timm_available
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.errors import UNREACHABLE, config_reason, hub_reason
+from fcn_hf.errors import UNREACHABLE, FCNError, config_reason, hub_reason
 from training.augmentation import AugmentationArguments
 from training.data import parse_structured
 from training.limits import check_values
@@ -122,6 +122,17 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
         raise _no_such_net(error) from error
 
 
+def check_values_alike(name: str, theirs: FCNImageProcessor, ours: FCNImageProcessor) -> None:
+    """Raise `FCNError` unless the net `name` wants pixels with the same mean and scale as the one that is made here."""
+    for setting in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"):
+        wanted, given = getattr(theirs, setting), getattr(ours, setting)
+        if wanted != given:
+            raise FCNError(
+                f"{name!r} wants pictures with {setting}={wanted}, and the net here has {given}; choose one that was "
+                "trained from the same kind of start."
+            )
+
+
 def build_teacher(
     arguments: ModelArguments, id2label: dict[int, str], processor: FCNImageProcessor
 ) -> FCNForSemanticSegmentation | None:
@@ -132,7 +143,8 @@ def build_teacher(
         processor: of the net that is taught; the teacher sees the same values.
 
     Raises:
-        `SystemExit`: with a sentence, if it can't be loaded, knows other classes, or wants other values.
+        `SystemExit`: with a sentence, if it can't be loaded or knows other classes.
+        `FCNError`: if it wants other values.
     """
     name = arguments.teacher_model_name_or_path
     if name is None:
@@ -145,13 +157,7 @@ def build_teacher(
     known, learnt = (list(classes.values()) for classes in (cast(Any, teacher.config.id2label), id2label))
     if known != learnt:
         raise SystemExit(f"The teacher {name!r} knows the classes {known}; what is learnt here is {learnt}.")
-    for setting in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"):
-        theirs, ours = getattr(wanted, setting), getattr(processor, setting)
-        if theirs != ours:
-            raise SystemExit(
-                f"The teacher {name!r} wants pictures with {setting}={theirs}, and the net that is taught with {ours}; "
-                "choose a teacher that was trained from the same kind of start."
-            )
+    check_values_alike(name, wanted, processor)
     return teacher
 
 

@@ -59,7 +59,7 @@ def test_a_teacher_knows_the_same_classes_and_wants_the_same_values(tiny, tmp_pa
     assert build_teacher(ModelArguments(), classes, processor) is None
     with pytest.raises(SystemExit, match=r"knows the classes .*LABEL_2.*; what is learnt here is \['sky'"):
         build_teacher(arguments, {0: "sky"}, processor)
-    with pytest.raises(SystemExit, match=r"wants pictures with image_mean=.* and the net that is taught with \(0.5"):
+    with pytest.raises(FCNError, match=r"wants pictures with image_mean=.* and the net here has \(0.5"):
         build_teacher(arguments, classes, FCNImageProcessor(num_labels=3, image_mean=[0.5] * 3))
     with pytest.raises(SystemExit, match="No teacher at 'nowhere'"):
         build_teacher(ModelArguments(teacher_model_name_or_path="nowhere"), classes, processor)
@@ -84,6 +84,9 @@ def test_an_average_of_nets_is_that_of_their_weights_and_statistics(tiny, tmp_pa
     assert sizes[0] < 0.7 * sizes[1]
     with pytest.raises(FCNError, match="weights_dtype=half must be float32, float16"):
         main([str(folders[0])], folders[2], weights_dtype="half")
+    FCNImageProcessor(num_labels=5, image_mean=[0.5] * 3).save_pretrained(folders[1])
+    with pytest.raises(FCNError, match="b' wants pictures with image_mean"):
+        main([str(folder) for folder in folders[:2]], folders[2])
     with pytest.raises(SystemExit, match="No average of nowhere"):
         main(["nowhere"], folders[2])
 
