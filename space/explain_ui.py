@@ -103,7 +103,8 @@ class Explanations:
             return refusal(error, language), None, "", "", Classified()
         same = upload["path"] == last.path
         # What is chosen may be left from the last picture, or be chosen after this one was refused.
-        kept = chosen in range(len(CLASSES)) and (same or chosen != last.index)
+        known = isinstance(chosen, int) and chosen in range(len(CLASSES))
+        kept = known and (same or chosen != last.index)
         index = chosen if kept else int(probabilities.argmax())
         times = last.times if same else times_panel(answers, *crops_seconds(answers), language)
         shown = Classified(upload["path"], index, times)

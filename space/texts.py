@@ -17,6 +17,9 @@ from typing import Any
 
 PAGE = Path(__file__).parent / "page"
 
+LONGEST_SENTENCE = 500
+"""Characters; a longer one holds text from outside, and looking for its translation would take seconds."""
+
 LONG_TEXTS = (
     "header",
     "hint",
@@ -64,8 +67,10 @@ class Language:
         return self.words[key].format(**values)
 
     def sentence(self, english: str) -> str:
-        """What is wrong, said in this language; as it is where there is no translation. What is filled in may be a
-        sentence or a number in turn."""
+        """What is wrong, said in this language; as it is where there is no translation, or it is longer than
+        `LONGEST_SENTENCE`. What is filled in may be a sentence or a number in turn."""
+        if len(english) > LONGEST_SENTENCE:
+            return english
         for template, translated in self.sentences.items():
             pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(template))
             if found := re.fullmatch(pattern, english, re.DOTALL):

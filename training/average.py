@@ -18,9 +18,13 @@ if __package__ in (None, ""):
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
+from fcn_hf.files import check_folder
 from training.limits import check_value
 from training.model import check_values_alike
 from training.results import export_model
+
+# What two nets must have in common beside the shapes of their weights, which don't tell it.
+ALIKE = ("backbone", "geometry", "upsampling", "skip_scales", "id2label")
 
 
 def average(models: Sequence[FCNForSemanticSegmentation], weights: Sequence[float]) -> FCNForSemanticSegmentation:
@@ -42,8 +46,13 @@ def average(models: Sequence[FCNForSemanticSegmentation], weights: Sequence[floa
         if shape != shapes[0]:
             odd = next(name for name in {**shapes[0], **shape} if shape.get(name) != shapes[0].get(name))
             raise FCNError(f"{model.name_or_path!r} is another net than {models[0].name_or_path!r}: see {odd!r}.")
-        if model.config.id2label != models[0].config.id2label:
-            raise FCNError(f"{model.name_or_path!r} has other classes than {models[0].name_or_path!r}.")
+        for name in ALIKE:
+            theirs, first = getattr(model.config, name), getattr(models[0].config, name)
+            if theirs != first:
+                raise FCNError(
+                    f"{model.name_or_path!r} is another net than {models[0].name_or_path!r}: it has {name}={theirs} "
+                    f"instead of {first}."
+                )
     for name, tensor in states[0].items():
         # Counts of batches, which are whole numbers, stay the first model's; nothing reads them.
         if tensor.is_floating_point():
@@ -63,6 +72,7 @@ def main(
 ) -> None:
     """Average the weights of nets that were trained from the same start."""
     check_value("weights_dtype", weights_dtype)
+    check_folder(out)
     try:
         models = [FCNForSemanticSegmentation.from_pretrained(run, dtype=torch.float32) for run in runs]
         processors = [FCNImageProcessor.from_pretrained(run) for run in runs]

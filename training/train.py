@@ -90,6 +90,7 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, history: RunHistory) 
     if arguments.world_size > 1 and arguments.device.type != "cpu":
         model = synchronised(model)
     processor = build_processor(recipe.augmentation, num_labels, ignore_index, recipe.model.model_name_or_path)
+    teacher = build_teacher(recipe.model, dataset.id2label, processor)
     examples = training_examples(
         recipe.data,
         dataset,
@@ -111,7 +112,7 @@ def build_trainer(recipe: Recipe, dataset: ScannedDataset, history: RunHistory) 
         segmentation_loss=SegmentationLoss(recipe.loss, class_weights, ignore_index),
         optimizer_arguments=recipe.optimizer,
         ema=None if recipe.model.ema_decay is None else EMACallback(recipe.model.ema_decay, checkpoint),
-        teacher=build_teacher(recipe.model, dataset.id2label, processor),
+        teacher=teacher,
         writers=[history.save],
     )
     trainer.add_callback(PredictionPictures(trainer, scored, recipe.card.example_pictures))

@@ -127,6 +127,7 @@ def test_a_chosen_class_stays_until_another_picture_comes_and_each_picture_is_ti
         return index
 
     assert shows("a", None) == 3 and shows("a", 7) == 7 and shows("a", choice) == 7
+    assert shows("a", 7.0) == 3 and shows("a", 7) == 7, "numbers of classes are whole"
     assert shows("b", choice) == 3 and len(timed) == 2
     # This one was refused, and a class is chosen thereupon.
     assert shows("a", 9) == 9 and len(timed) == 3

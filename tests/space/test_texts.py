@@ -102,6 +102,14 @@ def test_translations_of_sentences_have_the_same_places():
         assert places[1] <= places[0], english
 
 
+def test_what_is_too_long_to_be_looked_for_stays_as_it_is():
+    with_places = [template for template in PORTUGUESE.sentences if "{" in template]
+    for template in with_places:
+        assert PORTUGUESE.sentence(re.sub(r"{\w+}", "x", template)) != re.sub(r"{\w+}", "x", template)
+        hostile = re.sub(r"{\w+}", "x" * 600, template)
+        assert PORTUGUESE.sentence(hostile) == hostile
+
+
 def test_both_languages_have_the_same_texts_with_the_same_places():
     assert ENGLISH.words.keys() == PORTUGUESE.words.keys()
     for key, text in ENGLISH.words.items():

@@ -87,6 +87,8 @@ def test_an_average_of_nets_is_that_of_their_weights_and_statistics(tiny, tmp_pa
     FCNImageProcessor(num_labels=5, image_mean=[0.5] * 3).save_pretrained(folders[1])
     with pytest.raises(FCNError, match="b' wants pictures with image_mean"):
         main([str(folder) for folder in folders[:2]], folders[2])
+    with pytest.raises(FCNError, match="config.json is a file"):
+        main([str(folders[0])], folders[0] / "config.json")
     with pytest.raises(SystemExit, match="No average of nowhere"):
         main(["nowhere"], folders[2])
 
@@ -99,7 +101,9 @@ def test_an_average_of_nets_is_that_of_their_weights_and_statistics(tiny, tmp_pa
         ({}, [1.0, float("nan")], "one above 0"),
         ({"hidden_size": 7}, [1.0, 1.0], "is another net than '': see 'fcn"),
         ({"prediction_stride": 16}, [1.0, 1.0], "is another net"),
-        ({"id2label": dict(enumerate("abcde"))}, [1.0, 1.0], "has other classes"),
+        ({"id2label": dict(enumerate("abcde"))}, [1.0, 1.0], "has id2label=.*'a'.* instead of"),
+        ({"upsampling": "bilinear"}, [1.0, 1.0], "has upsampling=bilinear instead of learned"),
+        ({"skip_scales": [0.5, 1.0]}, [1.0, 1.0], "has skip_scales="),
     ],
     ids=str,
 )

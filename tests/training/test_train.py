@@ -146,6 +146,23 @@ def test_the_modern_recipe_goes_on_from_a_classifier_with_batch_normalisation(ti
     assert not torch.equal(before[first], after[first])
 
 
+def test_a_recipe_s_teacher_is_learnt_from(tiny, streets_folder, tmp_path):
+    folders = [tmp_path / name for name in ("start", "teacher")]
+    for folder in folders:
+        FCNForSemanticSegmentation(tiny(num_labels=11).config).save_pretrained(folder)
+        FCNImageProcessor(num_labels=11).save_pretrained(folder)
+    config = json.loads((folders[1] / "config.json").read_text()) | {"id2label": ID2LABEL, "label2id": None}
+    (folders[1] / "config.json").write_text(json.dumps(config))
+    losses = []
+    for teacher in ([], ["--teacher_model_name_or_path", folders[1]]):
+        overrides = [*tiny_overrides(streets_folder, tmp_path / "out", steps=1), "--model_name_or_path", folders[0]]
+        overrides += ["--logging_steps", 1, "--eval_strategy", "no", *teacher]
+        main([str(ROOT / "training" / "recipes" / "modern-fcn-8s.yaml"), *map(str, overrides)])
+        losses.append(json.loads((tmp_path / "out" / "training_log.json").read_text())[0]["loss"])
+    # The cross-entropy with what an untaught net says of 11 classes is at least its entropy, some 2.4.
+    assert losses[1] > losses[0] + 1
+
+
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if path.name.startswith("voc-")], ids=lambda p: p.stem)
 def test_the_release_s_recipes_train_whole_pictures_one_by_one(tiny, streets_folder, tmp_path, recipe):
     start = tmp_path / "start"
