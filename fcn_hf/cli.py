@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
@@ -372,7 +373,8 @@ def export(
         rows = find_split(load_splits(dataset), split)
         columns = find_columns(rows.features, image_column_name, label_column_name)
         calibration = Calibration(f"{public_name(dataset)}, {split}", rows, columns, calibration_pictures)
-    net, processor = load_model(model)
+    # What is compared computes alike: in float16 weights, the model alone would round.
+    net, processor = load_model(model, torch.float32)
     progress = partial(track, console=stderr, transient=True)
     report = export_onnx(net, processor, out, dtype, label_map, calibration, public_name(model), progress)
     console.print(f"{out}: logits differ from the model's by at most {report.difference:.1e} of the largest.")
