@@ -27,7 +27,7 @@ from training.model import build_model, build_processor, build_teacher, synchron
 from training.pictures import PredictionPictures
 from training.publish import check_access
 from training.recipe import Recipe, read_recipes
-from training.results import describe_stored, push, save_trained
+from training.results import check_output, describe_stored, push, save_trained
 from training.resume import RunHistory, remove_unfinished, run_history
 from training.scan import ScannedDataset, read_dataset
 from training.trainer import STATE_FILE, EpochCallback, FCNTrainer
@@ -158,6 +158,8 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         raise SystemExit("usage: python training/train.py RECIPE.yaml [--argument value ...]")
     recipes = read_recipes(Path(arguments[0]), arguments[1:])
+    for recipe in recipes:
+        check_output(recipe)
     keep_freed_memory()
     for number, recipe in enumerate(recipes, start=1):
         if len(recipes) > 1:
