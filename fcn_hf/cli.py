@@ -288,7 +288,7 @@ def evaluate(
     for name, value in scores.get("per_class_boundary_f1", {}).items():
         table.add_row(f"boundary F1 of {name}", f"{100 * value:.2f}")
     console.print(table, soft_wrap=False)
-    if np.count_nonzero(matrix.counts.sum(axis=1)) < 2 <= net.config.num_labels:
+    if np.count_nonzero(matrix.counts.sum(axis=1)) < 2:
         warn(
             f"Warning: the labels of {split!r} show one class or none, so that the scores say little. If the ignored "
             f"id {arguments[1]} is a class in these masks, give it another id."

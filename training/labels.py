@@ -13,7 +13,7 @@ from PIL import Image
 
 from fcn_hf.datasets import DatasetError
 from fcn_hf.errors import UNREACHABLE, hub_reason
-from fcn_hf.image_inputs_fcn import LOSSY_MAP
+from fcn_hf.image_inputs_fcn import LOSSY_MAP, is_lossy
 
 # The key of a palette or a label map that stands for every colour or id that it doesn't name.
 OTHER = "other"
@@ -92,7 +92,7 @@ class LabelIds:
             `DatasetError`: beginning with `where`, if the mask has colours and there is no palette, a colour or an id
                 is in neither palette nor map, it holds no whole numbers, or is a JPEG.
         """
-        if getattr(mask, "format", None) == "JPEG":
+        if is_lossy(mask):
             raise DatasetError(f"{where}: the mask {LOSSY_MAP}.")
         if self.palette is None:
             ids = _read_ids(mask, where)

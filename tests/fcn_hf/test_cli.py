@@ -257,9 +257,11 @@ def test_evaluate_heeds_a_processor_that_reduces_labels(model_folder, tmp_path):
 
 
 def test_evaluate_warns_where_an_ignored_id_may_be_a_class(tmp_path):
-    save_tiny(tmp_path / "two", num_labels=2)
-    for name, ids, warns in [("0", (0, 255), True), ("1", (0, 1), False)]:
-        result = run("evaluate", "--model", tmp_path / "two", "--dataset", save_dataset(tmp_path / name, ids))
+    for count in (1, 2):
+        save_tiny(tmp_path / f"model {count}", num_labels=count)
+    for name, count, ids, warns in [("0", 2, (0, 255), True), ("1", 2, (0, 1), False), ("2", 1, (0,), True)]:
+        data = save_dataset(tmp_path / name, ids)
+        result = run("evaluate", "--model", tmp_path / f"model {count}", "--dataset", data)
         assert result.exit_code == 0 and ("show one class or none" in result.stderr) is warns
 
 

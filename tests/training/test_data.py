@@ -19,6 +19,8 @@ from torchvision.transforms import v2
 
 from fcn_hf import FCNImageProcessor
 from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits
+from fcn_hf.evaluation import evaluate_split
+from tests.helpers import Pointwise
 from training import data, examples
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.data import DataArguments, ScoredRows
@@ -343,17 +345,20 @@ def test_decoding_once_changes_nothing_but_time():
 
 
 @pytest.mark.parametrize("palette", [None, PALETTE], ids=["ids", "colours"])
-def test_masks_saved_as_jpeg_are_refused_whatever_their_ids(palette):
-    stream = io.BytesIO()
-    (as_colours if palette else lambda ids: Image.fromarray(ids.astype(np.uint8)))(next(drawn(1))[1]).save(
-        stream, "JPEG"
-    )
-    mask = Image.open(stream)
+@pytest.mark.parametrize("form", [{"format": "JPEG"}, {"format": "TIFF", "compression": "jpeg"}], ids=str)
+def test_masks_saved_as_jpeg_are_refused_whatever_their_ids(palette, form, tmp_path):
+    path = tmp_path / "mask"
+    make = as_colours if palette else lambda ids: Image.fromarray(ids.astype(np.uint8))
+    make(next(drawn(1))[1]).save(path, **form)
+    mask = Image.open(path)
     with pytest.raises(DatasetError, match="Row 3: the mask is a JPEG, whose compression changes ids.*PNG"):
         LabelIds(palette)(mask, "Row 3")
     picture = Image.new("RGB", mask.size)
-    with pytest.raises(ValueError, match="segmentation map.* is a JPEG.*PNG"):
-        FCNImageProcessor(num_labels=3)(picture, segmentation_maps=mask)
+    for given in (mask, path, str(path)):
+        with pytest.raises(ValueError, match="segmentation map.* is a JPEG.*PNG"):
+            FCNImageProcessor(num_labels=3)(picture, segmentation_maps=given)
+    with pytest.raises(DatasetError, match="Row 0: its label map is a JPEG.*PNG"):
+        evaluate_split(Pointwise(), FCNImageProcessor(), [{"image": picture, "label": mask}], ("image", "label"))
 
 
 def test_rows_of_rare_classes_can_be_drawn_as_often_as_others():
