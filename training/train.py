@@ -138,7 +138,12 @@ def trained_model(trainer: FCNTrainer, history: RunHistory) -> FCNForSemanticSeg
                 f"{len(rows)} pictures don't fill one batch of {batch}, and dataloader_drop_last leaves out the rest; "
                 "use smaller batches, or leave it out."
             )
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
+        except FCNError as error:
+            # One of a DataLoader's worker comes with the worker's stack trace before it.
+            said = str(error).strip().splitlines()[-1]
+            raise type(error)(said.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from error
         return trainer.accelerator.unwrap_model(trainer.model)
     # Trainer would train one step more than it was told to.
     trainer.state = TrainerState.load_from_json(str(checkpoint.folder / STATE_FILE))

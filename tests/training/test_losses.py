@@ -58,6 +58,15 @@ def test_a_wrong_share_of_hard_pixels_is_refused(share):
         SegmentationLoss(LossArguments(hard_pixels=share), torch.ones(5))
 
 
+def test_the_smallest_share_of_hard_pixels_is_one_pixel(batch):
+    """With none the loss would be 0 for ever."""
+    logits, labels = batch
+    loss = SegmentationLoss(LossArguments(hard_pixels=1e-9), torch.ones(5))
+    each = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
+    torch.testing.assert_close(loss.cross_entropy(logits, labels), each.max())
+    assert loss.cross_entropy(logits, torch.full_like(labels, 255)) == 0
+
+
 @pytest.mark.parametrize("term", ["dice_loss_weight", "lovasz_loss_weight"])
 def test_region_losses_are_zero_for_a_perfect_answer_and_ignore_what_is_unlabelled(batch, term):
     logits, labels = batch
