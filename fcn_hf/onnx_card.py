@@ -7,6 +7,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from .configuration_fcn import FCNConfig
+from .terminal import printable
 
 if TYPE_CHECKING:
     from .export import Calibration, ExportReport
@@ -108,7 +109,7 @@ def onnx_card(
             file=file,
             model_id=model_id,
             dtype=dtype,
-            classes=list(dict(config.id2label or {}).values()),
+            classes=[printable(label) for label in dict(config.id2label or {}).values()],
             channels=config.num_channels,
             outputs=outputs,
             output_names=output_names,

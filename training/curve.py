@@ -99,7 +99,10 @@ def draw_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str,
         # Letters that fit into a line, with a line's sample and a gap for each name.
         columns = max(1, 130 // (max(map(len, labels)) + 8))
         where = "outside upper left"
-        figure.legend(lines, labels, loc=where, ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+        shown = figure.legend(lines, labels, loc=where, ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+        for text in shown.get_texts():
+            # Folders may have dollars in their names, which are no formulas.
+            text.set_parse_math(False)
     figure.savefig(path, format="png")
 
 

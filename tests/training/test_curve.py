@@ -114,6 +114,11 @@ def test_a_spike_does_not_press_the_curve_flat(tmp_path, figures):
     assert figures[0].axes[0].get_ylim()[1] < 3
 
 
+def test_a_folder_s_dollars_are_no_formula(tmp_path):
+    draw_runs({"$^$": make_log(5), "b": make_log(5)}, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
 def test_runs_are_compared_by_step_from_a_log_or_from_the_newest_complete_checkpoint(tmp_path):
     write_run(tmp_path / "whole-image", make_log())
     for step, text in [(9, {"log_history": make_log(4)}), (20, {"log_history": make_log(20)}), (30, None)]:
