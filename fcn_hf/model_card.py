@@ -85,5 +85,5 @@ def model_card(
     ).content
 
 
-def _printable(id2label: dict[int, str] | None) -> list[str]:
+def _printable(id2label: Any) -> list[str]:
     return [printable(label) for label in (id2label or {}).values()]
