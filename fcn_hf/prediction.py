@@ -258,6 +258,8 @@ def windowed_logits(
     Returns:
         Logits, shape (B, num_labels, H, W); without a window in the model's own output size and dtype, else float32.
     """
+    # FCNs make pixels of their own dtype; other models take no others.
+    pixel_values = pixel_values.to(getattr(model, "dtype", pixel_values.dtype))
     if window is None:
         return model(pixel_values=pixel_values).logits
     size = pixel_values.shape[-2:]

@@ -180,6 +180,17 @@ def test_scores_that_are_not_finite_are_no_mask(tiny, picture):
             predict(model, processor, picture, mode)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_models_get_pixels_of_their_weights_dtype(dtype, picture):
+    config = SegformerConfig(
+        hidden_sizes=[4] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, sr_ratios=[1] * 4, num_labels=3
+    )
+    model = SegformerForSemanticSegmentation(config).eval().to(dtype)
+    processor = SegformerImageProcessor(size={"height": 32, "width": 32})
+    for mode in (InferenceMode(), InferenceMode(scales=(0.5, 1.0)), InferenceMode(window=(16, 16))):
+        assert predict(model, processor, picture, mode).shape == (40, 56)
+
+
 def test_classes_of_other_models_are_checked_too(tmp_path):
     config = SegformerConfig(
         hidden_sizes=[4] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, id2label={0: "a", 2: "b"}
