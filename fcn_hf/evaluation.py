@@ -64,6 +64,9 @@ def evaluate_split(
     image_column, label_column = columns
     for where, row in numbered_rows(rows, numbers=numbers):
         try:
+            missing = [column for column in columns if row[column] is None]
+            if missing:
+                raise DatasetError(f"it has nothing in the column {missing[0]!r}; fill it, or take the row out.")
             if is_lossy(row[label_column]):
                 raise DatasetError(f"its label map {LOSSY_MAP}.")
             prediction, label = predict(model, processor, row[image_column], mode), np.asarray(row[label_column])

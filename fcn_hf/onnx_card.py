@@ -114,7 +114,7 @@ def onnx_card(
             outputs=outputs,
             output_names=output_names,
             resize=resizing(processor),
-            size=dict(processor.size),
+            size=dict(processor.size or {}),
             factor=processor.rescale_factor if processor.do_rescale else 1,
             mean=processor.image_mean if normalizes else 0,
             std=processor.image_std if normalizes else 1,

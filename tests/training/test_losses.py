@@ -101,6 +101,8 @@ def test_further_terms_are_part_of_training_but_not_of_evaluation(tiny, tmp_path
     )
     assert more.compute_loss(model.train(), inputs) > plain.compute_loss(model.train(), inputs) + 0.01
     torch.testing.assert_close(more.compute_loss(model.eval(), inputs), plain.compute_loss(model.eval(), inputs))
+    pixel = {"pixel_values": torch.randn(1, 3, 1, 1), "labels": torch.zeros(1, 1, 1, dtype=torch.int64)}
+    assert more.compute_loss(model.train(), pixel).isfinite()
 
 
 def test_a_teacher_s_answers_are_learnt_where_something_is_labelled(tiny, tmp_path, batch):
