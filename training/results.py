@@ -102,6 +102,8 @@ def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegme
         processor: Any = trainer.processing_class
         # A setting of language models, which Trainer leaves behind when it trains and not when it had trained before.
         vars(model.config).pop("use_cache", None)
+        # What an earlier run's card says of its weights isn't so of these, which are yet to be scored.
+        (recipe.folder / "README.md").unlink(missing_ok=True)
         export_model(model, processor, recipe.folder, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()
 

@@ -227,6 +227,15 @@ def test_weights_that_are_not_finite_are_not_stored(tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_earlier_run_s_card_does_not_speak_for_other_weights(tiny, tmp_path):
+    """Scoring, after which there is a card again, takes its time and may fail."""
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    trainer = FCNTrainer(tiny(), args=arguments, processing_class=FCNImageProcessor(num_labels=5))
+    (tmp_path / "README.md").write_text("mean IoU 100")
+    save_trained(SimpleNamespace(folder=tmp_path, model=SimpleNamespace(weights_dtype="float32")), trainer, tiny())
+    assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "README.md").exists()
+
+
 def test_pictures_that_make_no_step_are_told(streets_folder, tmp_path):
     recipe = ROOT / "training" / "recipes" / "camvid-fcn-32s.yaml"
     overrides = tiny_overrides(streets_folder, tmp_path / "out") + ["--dataloader_drop_last", "true"]
