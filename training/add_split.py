@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import datasets
 import numpy as np
 import typer
-import yaml
 from datasets.table import embed_table_storage
 from huggingface_hub import DatasetCard
 from PIL import Image, ImageFilter
@@ -26,7 +25,7 @@ if __package__ in (None, ""):
 from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits, numbered_rows
 from fcn_hf.errors import FCNError
 from fcn_hf.files import check_folder, write_aside, written_aside
-from training.data import read_row
+from training.data import read_row, read_yaml
 from training.labels import LabelIds
 
 VOID = 255
@@ -181,7 +180,7 @@ def main(
     """Add a split to a dataset folder: pictures of another dataset, or its own once more, with other labels."""
     check_folder(folder)
     try:
-        ids = None if label_map is None else yaml.safe_load(label_map)
+        ids = None if label_map is None else read_yaml(label_map)
     except Exception as error:  # yaml's constructors raise more than YAMLError
         raise DatasetError(
             f"--label-map is {label_map!r}; expected a mapping of ids, such as '{{4: 9, other: 0}}'."
