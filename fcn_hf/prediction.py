@@ -206,15 +206,20 @@ def predict_batch(
     """
     pixel_values = processor(list(pictures), return_tensors="pt").to(model.device)["pixel_values"]
     scores = averaged_scores(model, pixel_values, mode)
+    check_scores(scores)
+    outputs = _Scores(scores)
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    return [ids.cpu().numpy() for ids in processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)]
+
+
+def check_scores(scores: torch.Tensor) -> None:
+    """Raise `FCNError` if there is NaN, or more than all numbers, among a net's scores: they'd still have a largest."""
     # NaN is larger than whatever else to `max`.
     if not torch.isfinite(scores.max()):
         raise FCNError(
             "its scores aren't finite, so that its mask would mean nothing: inside the net, numbers exceed "
             f"{scores.dtype}, or its weights are damaged."
         )
-    outputs = _Scores(scores)
-    sizes = [(picture.height, picture.width) for picture in pictures]
-    return [ids.cpu().numpy() for ids in processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)]
 
 
 def averaged_scores(model, pixel_values: torch.Tensor, mode: InferenceMode) -> torch.Tensor:

@@ -175,7 +175,9 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         log = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is no JSON: {error}") from error
-    log = log["log_history"] if isinstance(log, dict) else log
+    log = log.get("log_history") if isinstance(log, dict) else log
+    if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
+        raise ValueError(f"{str(path)!r} is no training's log, which is a list of entries.")
     if not any("loss" in entry for entry in log):
         raise ValueError(f"{str(path)!r} has no training loss; was it logged (logging_strategy, logging_steps)?")
     return log

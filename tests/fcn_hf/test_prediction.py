@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
 
-from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor, explain_pixel
 from fcn_hf.errors import FCNError
 from fcn_hf.prediction import InferenceMode, _starts, averaged_scores, load_model, predict, windowed_logits
 from tests.helpers import Pointwise, save_tiny
@@ -178,6 +178,8 @@ def test_scores_that_are_not_finite_are_no_mask(tiny, picture):
     for mode in (InferenceMode(), InferenceMode(scales=(0.5, 1.0)), InferenceMode(window=(16, 16))):
         with pytest.raises(FCNError, match="its scores aren't finite, .* numbers exceed torch.float32"):
             predict(model, processor, picture, mode)
+    with pytest.raises(FCNError, match="its scores aren't finite"):
+        explain_pixel(model, processor, picture, 3, 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
