@@ -14,6 +14,7 @@ import PIL.Image
 import pyarrow
 
 from .errors import FCNError, hub_reason
+from .files import LFS_REMEDY, is_lfs_pointer
 
 IMAGE_COLUMNS = ("image", "pixel_values", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "mask", "annotation", "semantic_segmentation", "segmentation_mask")
@@ -60,7 +61,10 @@ def load_splits(
         raise
     except Exception as error:  # datasets passes on whatever its readers meet, some of it inside errors of its own
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
-        raise DatasetError(f"The dataset {name!r} can't be loaded: {hub_reason(cause or error)}") from error
+        pointers = (path for path in Path(name).rglob("*.*") if path.is_file() and is_lfs_pointer(path))
+        pointer = next(pointers, None) if os.path.isdir(name) else None
+        reason = hub_reason(cause or error) if pointer is None else f"{pointer} {LFS_REMEDY}"
+        raise DatasetError(f"The dataset {name!r} can't be loaded: {reason}") from error
 
 
 def _paired_folders(root: Path) -> dict[str, tuple[Path, Path]]:

@@ -100,6 +100,7 @@ def test_metadata_says_what_belongs_together_where_it_is(tmp_path):
     [
         ("train.csv", "a,b\n1\n1,2,3\n", "can't be loaded: Error tokenizing data"),
         ("train.jsonl", "{\n", "can't be loaded: JSON parse error"),
+        ("train.parquet", "version https://git-lfs.github.com/spec/v1\n", "train.parquet is a Git LFS pointer"),
         ("data.py", "", "can't be loaded: Dataset scripts are no longer supported"),
         (
             "README.md",
