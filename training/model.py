@@ -75,7 +75,8 @@ def synchronised(model: FCNForSemanticSegmentation) -> FCNForSemanticSegmentatio
 
 
 # What a start's own config says, and what a recipe decides anew at each start.
-FROM_THE_START = ("backbone", "backbone_config", "hidden_sizes", "depths", "use_batch_norm", "hidden_size")
+SIZES = ("backbone", "hidden_sizes", "depths", "use_batch_norm", "hidden_size")
+FROM_THE_START = (*SIZES, "backbone_config")
 DECIDED_ANEW = (
     "prediction_stride", "geometry", "upsampling", "skip_scales", "hidden_dropout_prob", "semantic_loss_ignore_index",
 )  # fmt: skip
@@ -114,6 +115,12 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
             raise _no_such_net(error) from error
     with _loading(start, NO_START):
         known = FCNConfig.from_pretrained(start)
+    for name in SIZES:
+        given, held = getattr(arguments, name), getattr(known, name)
+        if given != getattr(ModelArguments(), name) and given != (list(held) if isinstance(given, list) else held):
+            raise _no_such_net(
+                ValueError(f"{name} is {given}, but {held} in {start!r}, which decides it; leave it out.")
+            )
     settings = {name: getattr(arguments, name) for name in DECIDED_ANEW}
     # Both: the start's own names would stay in the other one.
     settings |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}

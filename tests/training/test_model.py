@@ -35,6 +35,10 @@ def test_a_start_with_other_classes_gives_its_trunk_and_says_that_scores_begin_a
     assert (head.score_pool3.weight == 0).all() and torch.equal(head.upscore8.weight[2, 0], bilinear_kernel(8))
     with pytest.raises(SystemExit, match="No weights to start from at 'nowhere'"):
         build_model(ModelArguments("nowhere"), {0: "a"})
+    five = {index: f"class {index}" for index in range(5)}
+    assert build_model(ModelArguments(str(tmp_path), depths=[1] * 5, hidden_size=8), five)
+    with pytest.raises(SystemExit, match="hidden_size is 16, but 8 in .*, which decides it; leave it out"):
+        build_model(ModelArguments(str(tmp_path), hidden_size=16), five)
 
 
 @pytest.mark.parametrize(
