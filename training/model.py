@@ -118,9 +118,7 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
     for name in SIZES:
         given, held = getattr(arguments, name), getattr(known, name)
         if given != getattr(ModelArguments(), name) and given != (list(held) if isinstance(given, list) else held):
-            raise _no_such_net(
-                ValueError(f"{name} is {given}, but {held} in {start!r}, which decides it; leave it out.")
-            )
+            print(f"{name} is {given} in the recipe, but {held} in {start!r}, whose net is taken.")
     settings = {name: getattr(arguments, name) for name in DECIDED_ANEW}
     # Both: the start's own names would stay in the other one.
     settings |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}

@@ -36,9 +36,9 @@ def test_a_start_with_other_classes_gives_its_trunk_and_says_that_scores_begin_a
     with pytest.raises(SystemExit, match="No weights to start from at 'nowhere'"):
         build_model(ModelArguments("nowhere"), {0: "a"})
     five = {index: f"class {index}" for index in range(5)}
-    assert build_model(ModelArguments(str(tmp_path), depths=[1] * 5, hidden_size=8), five)
-    with pytest.raises(SystemExit, match="hidden_size is 16, but 8 in .*, which decides it; leave it out"):
-        build_model(ModelArguments(str(tmp_path), hidden_size=16), five)
+    for size, said in ((8, ""), (16, f"hidden_size is 16 in the recipe, but 8 in '{tmp_path}', whose net is taken.\n")):
+        model = build_model(ModelArguments(str(tmp_path), depths=[1] * 5, hidden_size=size), five)
+        assert model.config.hidden_size == 8 and capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(
