@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
@@ -22,7 +23,7 @@ from .films import is_film
 from .prediction import WHOLE_PICTURE, InferenceMode, load_model
 from .prediction import load_on_device as load
 from .segment_command import write_film, write_masks, write_rows
-from .terminal import complain, console, stderr, warn
+from .terminal import complain, console, printable, stderr, warn
 
 # What the package has to say besides, such as that only the first page of a file was taken.
 logging.getLogger(__package__).addHandler(
@@ -247,13 +248,15 @@ def evaluate(
     for path in files:
         check_file(path)
     if confusion is not None:
-        from .confusion_picture import draw_confusion
+        from .confusion_picture import check_drawable, draw_confusion
     process, processes = join_processes()
     if processes > 1 and (metric is not None or per_image is not None):
         raise FCNError("--metric and --per-image want all rows in one process; leave them out, or torchrun.")
     rows = find_split(load_splits(dataset), split)
     columns = find_columns(rows.features, image_column_name, label_column_name)
     net, processor = load(model, device, dtype)
+    if confusion is not None:
+        check_drawable(net.config.num_labels)
     arguments = label_arguments(net.config)
     matrix, pictures = ConfusionMatrix(*arguments), PictureScores(*arguments)
     metrics: list[Metric] = [matrix]
@@ -283,11 +286,11 @@ def evaluate(
         if name in scores:
             table.add_row(name.replace("_", " "), f"{100 * scores[name]:.2f}", style="bold")
     for name, value in scores["per_class_iou"].items():
-        table.add_row(f"IoU of {name}", f"{100 * value:.2f}")
+        table.add_row(f"IoU of {printable(name)}", f"{100 * value:.2f}")
     for name, value in scores.get("per_class_boundary_f1", {}).items():
-        table.add_row(f"boundary F1 of {name}", f"{100 * value:.2f}")
+        table.add_row(f"boundary F1 of {printable(name)}", f"{100 * value:.2f}")
     console.print(table, soft_wrap=False)
-    if np.count_nonzero(matrix.counts.sum(axis=1)) < 2 <= net.config.num_labels:
+    if np.count_nonzero(matrix.counts.sum(axis=1)) < 2:
         warn(
             f"Warning: the labels of {split!r} show one class or none, so that the scores say little. If the ignored "
             f"id {arguments[1]} is a class in these masks, give it another id."
@@ -372,7 +375,8 @@ def export(
         rows = find_split(load_splits(dataset), split)
         columns = find_columns(rows.features, image_column_name, label_column_name)
         calibration = Calibration(f"{public_name(dataset)}, {split}", rows, columns, calibration_pictures)
-    net, processor = load_model(model)
+    # What is compared computes alike: in float16 weights, the model alone would round.
+    net, processor = load_model(model, torch.float32)
     progress = partial(track, console=stderr, transient=True)
     report = export_onnx(net, processor, out, dtype, label_map, calibration, public_name(model), progress)
     console.print(f"{out}: logits differ from the model's by at most {report.difference:.1e} of the largest.")

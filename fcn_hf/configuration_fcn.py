@@ -180,6 +180,14 @@ class FCNConfig(PreTrainedConfig):
         if self.id2label is not None and self.label2id is None:
             self.label2id = {label: index for index, label in self.id2label.items()}
 
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As the base class does, but of an FCN alone: of another model it would take what is called alike."""
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(f"it is a model of the type {model_type!r}; expected {cls.model_type!r}.")
+        return super().from_dict(config_dict, **kwargs)
+
     def to_dict(self) -> dict:
         """As the base class does, with `tasks` as a list of pairs, which keeps their order in a file."""
         output = super().to_dict()

@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 
 try:
+    from matplotlib import rc_context
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError("A picture of the confusion matrix needs matplotlib: pip install 'fcn-hf[evaluate]'.") from error
 
+from .errors import FCNError
 from .metrics import ConfusionMatrix
+from .terminal import printable
 
 # From paper white to a blue that white text can be read on; grey for the rows of classes without a pixel.
 COLOURS = LinearSegmentedColormap.from_list("share", ["#ffffff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])
@@ -20,19 +23,32 @@ SCALE = PowerNorm(0.6, vmin=0, vmax=1)
 TEXT_COLOUR = "#222222"
 # Up to here each cell has room for its number.
 MOST_NUMBERED = 30
+# matplotlib draws 65,536 pixels a side at most.
+MOST_CLASSES = 2000
+LONGEST_NAME = 60
 
 
+def check_drawable(num_labels: int) -> None:
+    """Raise `FCNError` if there are more classes than a picture has room for."""
+    if num_labels > MOST_CLASSES:
+        raise FCNError(f"There are {num_labels} classes; a picture of their confusion shows at most {MOST_CLASSES}.")
+
+
+# Names and titles are anybody's text: what lies between two dollars is no formula.
+@rc_context({"text.parse_math": False})
 def draw_confusion(matrix: ConfusionMatrix, path: Path, title: str) -> None:
     """Write a PNG of the matrix, each row divided by its sum: the share of a class's pixels that went where.
 
     Args:
-        matrix: counted; of any number of classes. Rows without a pixel are grey.
+        matrix: counted; of up to `MOST_CLASSES` classes. Rows without a pixel are grey.
         path: of the file.
         title: one line above the picture.
     """
     true = matrix.counts.sum(axis=1, keepdims=True)
     shares = np.divide(matrix.counts, true, out=np.full(matrix.counts.shape, np.nan), where=true > 0)
-    classes, names = matrix.num_labels, matrix.label_names
+    classes = matrix.num_labels
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..." for name in matrix.label_names]
+    names = list(map(printable, names))
     numbered = classes <= MOST_NUMBERED
     cell = 0.52 if numbered else 0.19  # inches
     text_size = 9 if numbered else 7.5

@@ -13,7 +13,8 @@ import PIL.EpsImagePlugin
 import PIL.Image
 import pyarrow
 
-from .errors import UNREACHABLE, FCNError, hub_reason
+from .errors import FCNError, hub_reason
+from .files import LFS_REMEDY, is_lfs_pointer
 
 IMAGE_COLUMNS = ("image", "pixel_values", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "mask", "annotation", "semantic_segmentation", "segmentation_mask")
@@ -56,8 +57,14 @@ def load_splits(
         return _load_pairs(folders, streaming)
     try:
         return datasets.load_dataset(name, config_name, streaming=streaming)
-    except (datasets.exceptions.DatasetNotFoundError, OSError, ValueError, *UNREACHABLE) as error:
-        raise DatasetError(f"The dataset {name!r} can't be loaded: {hub_reason(error)}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # datasets passes on whatever its readers meet, some of it inside errors of its own
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+        pointers = (path for path in Path(name).rglob("*.*") if path.is_file() and is_lfs_pointer(path))
+        pointer = next(pointers, None) if os.path.isdir(name) else None
+        reason = hub_reason(cause or error) if pointer is None else f"{pointer} {LFS_REMEDY}"
+        raise DatasetError(f"The dataset {name!r} can't be loaded: {reason}") from error
 
 
 def _paired_folders(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -179,9 +186,12 @@ def find_columns(
     """The image and the label column: those named, else the first common name among the columns of pictures.
 
     Raises:
-        `DatasetError`: if a named column is absent, or none is recognised.
+        `DatasetError`: if a named column is absent, none is recognised, or both are the same.
     """
-    return find_image_column(features, image_column), _find_column(features, "label", label_column, LABEL_COLUMNS)
+    columns = find_image_column(features, image_column), _find_column(features, "label", label_column, LABEL_COLUMNS)
+    if columns[0] == columns[1]:
+        raise DatasetError(f"The column {columns[0]!r} is to be pictures and label maps at once; name another for one.")
+    return columns
 
 
 def find_image_column(features: Mapping[str, Any], named: str | None = None) -> str:

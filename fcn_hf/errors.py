@@ -60,7 +60,7 @@ def hub_reason(error: BaseException) -> str:
                 f"the connection to {constants.ENDPOINT} failed ({said}); see to the network and the address "
                 "(HF_ENDPOINT), and repeat it."
             )
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .datasets import DatasetError, numbered_rows
 from .errors import UNREACHABLE, FCNError, hub_reason, in_one_line
-from .image_inputs_fcn import reduced_labels
+from .image_inputs_fcn import LOSSY_MAP, is_lossy, reduced_labels
 from .metrics import ConfusionMatrix, distinct_names
 from .prediction import WHOLE_PICTURE, InferenceMode, predict
 
@@ -54,7 +54,7 @@ def evaluate_split(
 
     Raises:
         `DatasetError`: naming the row that can't be read, that the model or its processor can't take, or whose label
-            map has another size or ids that the model doesn't know.
+            map has another size, ids that the model doesn't know, or values that are none.
     """
     arguments = label_arguments(model.config)
     if metrics is None:
@@ -64,6 +64,11 @@ def evaluate_split(
     image_column, label_column = columns
     for where, row in numbered_rows(rows, numbers=numbers):
         try:
+            missing = [column for column in columns if row[column] is None]
+            if missing:
+                raise DatasetError(f"it has nothing in the column {missing[0]!r}; fill it, or take the row out.")
+            if is_lossy(row[label_column]):
+                raise DatasetError(f"its label map {LOSSY_MAP}.")
             prediction, label = predict(model, processor, row[image_column], mode), np.asarray(row[label_column])
             label = reduced_labels(label, ignore_index) if reduces else label
             for metric in metrics:

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from .errors import FCNError
 from .image_inputs_fcn import open_picture
+from .prediction import check_scores
 from .receptive_fields import FollowedFields
 
 
@@ -65,7 +66,7 @@ def explain_pixel(
         x, y: the pixel, counted from 0 at the picture's left and top.
 
     Raises:
-        `FCNError`: if the pixel isn't in the picture.
+        `FCNError`: if the pixel isn't in the picture, or the net's scores there aren't finite.
         `ValueError`: if the picture can't be read, or isn't one for this model.
     """
     (explanation,) = explain_together([(model, processor)], picture, x, y)
@@ -86,7 +87,7 @@ def explain_together(
         As `explain_pixel`.
     """
     picture = open_picture(picture)
-    if not (0 <= x < picture.width and 0 <= y < picture.height):
+    if x not in range(picture.width) or y not in range(picture.height):
         raise FCNError(
             f"x is {x} and y is {y}, but the picture has {picture.width}x{picture.height} pixels: expected x in "
             f"0..{picture.width - 1} and y in 0..{picture.height - 1}."
@@ -98,7 +99,7 @@ def explain_together(
         net = model.fcn if is_fcn else model
         if net not in looks:
             looks[net] = _Look(net, processor, picture, is_fcn)
-        yield looks[net].explained(model, processor, (picture.height, picture.width), x, y)
+        yield looks[net].explained(model, processor, (picture.height, picture.width), int(x), int(y))
 
 
 class _Look:
@@ -117,6 +118,7 @@ class _Look:
         network_size = (self.pixel_values.shape[-2], self.pixel_values.shape[-1])
         logits = model.score(self.maps, network_size).logits if self.maps else self.outputs.logits
         scores = scores_at(processor, logits, size, x, y)
+        check_scores(scores)
         # All of the heads is linear, so the gradients of the maps are other than zero where the score has read them.
         gradient, *read = torch.autograd.grad(
             scores.max(), [self.pixel_values, *self.maps], allow_unused=True, retain_graph=True

@@ -305,9 +305,16 @@ def quantize(source: Path, target: Path, pictures: Iterable[np.ndarray]) -> None
 
 
 def noise_picture(num_channels: int, processor: Any) -> torch.Tensor:
-    """`pixel_values` `(1, C, H, W)` of the range that the processor gives those of pictures."""
+    """`pixel_values` `(1, C, H, W)` of the range that the processor gives those of pictures.
+
+    Raises:
+        `FCNError`: if it doesn't take them.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, num_channels), dtype=np.uint8)
-    return processor(pixels, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+    try:
+        return processor(pixels, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+    except Exception as error:  # a processor of another kind passes on whatever it meets
+        raise FCNError(f"The model's image processor takes no pictures: {in_one_line(error)}") from error
 
 
 def cut_to_sizes(picture: torch.Tensor) -> list[torch.Tensor]:

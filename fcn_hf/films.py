@@ -97,6 +97,11 @@ def segment_film(
                     raise FCNError(f"{source}: {in_one_line(error)}") from error
                 if not count:
                     track = _add_track(masks, stream, picture)
+                elif picture.size != (track.width, track.height):
+                    raise FCNError(
+                        f"{source} has frames of another size from frame {count} on: {picture.size} (width, height) "
+                        f"instead of {(track.width, track.height)}; cut it there."
+                    )
                 made = av.VideoFrame.from_image(overlay(picture, ids, colours, opacity))
                 made = made.reformat(format=track.pix_fmt, dst_colorspace=BT709)
                 made.time_base = stream.time_base

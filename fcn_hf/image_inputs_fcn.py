@@ -113,7 +113,9 @@ def open_picture(source: Any, name: str = "the picture", max_pixels: int | None 
         if several:
             logger.warning_once(f"{_with_file(name, source)} {SEVERAL_FRAMES}")
             # A copy has no other frames, of which whoever is handed it would be told once more.
-            return upright.copy() if upright is image else upright
+            upright = upright.copy() if upright is image else upright
+        # What it was stored as, of which copies know nothing; see `is_lossy`.
+        upright.format = image.format
         return upright
     except FileNotFoundError:
         raise ValueError(f"{name} does not exist: check the path") from None
@@ -229,6 +231,12 @@ def is_first_of_several(image: PIL.Image.Image) -> bool:
         return False
 
 
+def is_lossy(picture: Any) -> bool:
+    """Whether a picture, as Pillow opened it, was compressed by JPEG, which changes values: class ids don't survive."""
+    compression = getattr(picture, "info", {}).get("compression", "")
+    return getattr(picture, "format", None) in ("JPEG", "MPO") or compression in ("jpeg", "tiff_jpeg")
+
+
 def _is_undecoded(source: Any) -> bool:
     return isinstance(source, PIL.ImageFile.StubImageFile) or bool(getattr(source, "tile", None))
 
@@ -337,9 +345,9 @@ def _to_uint8_or_float32(array: Any, name: str, is_picture: bool) -> Any:
 
 def _read_label_map(item: Any, name: str) -> np.ndarray:
     if isinstance(item, str | os.PathLike | PIL.Image.Image):
-        if getattr(item, "format", None) == "JPEG":
-            raise ValueError(f"{name} {LOSSY_MAP}")
         image = open_picture(item, name)
+        if is_lossy(image):
+            raise ValueError(f"{name} {LOSSY_MAP}")
         if len(image.getbands()) > 1:
             raise ValueError(f"{name} has mode {image.mode!r}, {COLOURED_MAP}")
         array = np.asarray(image)

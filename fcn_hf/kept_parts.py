@@ -17,9 +17,10 @@ MADE_OF = ".made-of.json"
 def made_of(folder: Path) -> dict[str, Any] | None:
     """What the parts in a folder are made of, as `keep_parts` noted it; None if it holds no such parts."""
     try:
-        return json.loads((folder / MADE_OF).read_text())
+        facts = json.loads((folder / MADE_OF).read_text())
     except (OSError, ValueError):
         return None
+    return facts if isinstance(facts, dict) else None
 
 
 def keep_parts(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -64,6 +64,9 @@ class _Counts:
                 f"prediction has shape {prediction.shape} and label {label.shape}; compare them at one size, the "
                 "label's own (post_process_semantic_segmentation takes it as target_sizes)."
             )
+        for name, array in (("label", label), ("prediction", prediction)):
+            if array.dtype.kind not in "uib":
+                raise ValueError(f"{name} has dtype {array.dtype}; expected whole numbers, the class id of each pixel.")
         labelled = label != self.ignore_index
         for name, ids in (("label", label[labelled]), ("prediction", prediction[labelled])):
             if ids.size and (ids.min() < 0 or ids.max() >= self.num_labels):
@@ -110,7 +113,7 @@ class ConfusionMatrix(_Counts):
             pixels (`np.ndarray` of integers, same shape, *optional*): how many pixels each entry stands for; 1 without.
 
         Raises:
-            `ValueError`: if the shapes differ, or an id that isn't ignored is outside 0..C-1.
+            `ValueError`: if the shapes differ, they aren't integers, or an id that isn't ignored is outside 0..C-1.
         """
         prediction, label, labelled = self._checked(prediction, label)
         true, predicted = label[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
@@ -189,7 +192,8 @@ class BoundaryF1(_Counts):
             label (`np.ndarray` of integers, shape `(H, W)`): true class ids in 0..C-1 or `ignore_index`.
 
         Raises:
-            `ValueError`: if the shapes differ or aren't of one picture, or an id that isn't ignored is outside 0..C-1.
+            `ValueError`: if the shapes differ or aren't of one picture, they aren't integers, or an id that isn't
+                ignored is outside 0..C-1.
         """
         prediction, label, labelled = self._checked(prediction, label)
         if label.ndim != 2:

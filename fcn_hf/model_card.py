@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from .configuration_fcn import FCNConfig
+from .terminal import printable
 
 TEMPLATE = """---
 {{ card_data }}
@@ -27,13 +28,13 @@ It gives one of {{ classes|length }} classes to every pixel of a picture of any 
 {% if num_channels == 3 -%}
 from transformers import pipeline
 
-segment = pipeline("image-segmentation", model="{{ model_id }}", trust_remote_code=True)
+segment = pipeline("image-segmentation", model={{ model_id|tojson }}, trust_remote_code=True)
 segments = segment("picture.jpg")  # a list of {"label": ..., "mask": PIL picture}
 {%- else -%}
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-model = AutoModelForSemanticSegmentation.from_pretrained("{{ model_id }}", trust_remote_code=True)
-processor = AutoImageProcessor.from_pretrained("{{ model_id }}", trust_remote_code=True)
+model = AutoModelForSemanticSegmentation.from_pretrained({{ model_id|tojson }}, trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained({{ model_id|tojson }}, trust_remote_code=True)
 inputs = processor(array, return_tensors="pt")  # an array of shape ({{ num_channels }}, height, width)
 mask = processor.post_process_semantic_segmentation(model(**inputs), [array.shape[1:]])[0]
 {%- endif %}
@@ -75,10 +76,14 @@ def model_card(
         template_str=TEMPLATE + sections,
         title=title,
         description=description,
-        classes=list(dict(config.id2label or {}).values()),
-        other_tasks={task: labels.values() for task, labels in list((config.id2label_by_task or {}).items())[1:]},
+        classes=_printable(config.id2label),
+        other_tasks={task: _printable(labels) for task, labels in list((config.id2label_by_task or {}).items())[1:]},
         num_channels=config.num_channels,
         model_id=model_id,
         usage_note=usage_note,
         **values,
     ).content
+
+
+def _printable(id2label: Any) -> list[str]:
+    return [printable(label) for label in (id2label or {}).values()]

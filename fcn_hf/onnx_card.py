@@ -7,6 +7,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from .configuration_fcn import FCNConfig
+from .terminal import printable
 
 if TYPE_CHECKING:
     from .export import Calibration, ExportReport
@@ -108,12 +109,12 @@ def onnx_card(
             file=file,
             model_id=model_id,
             dtype=dtype,
-            classes=list(dict(config.id2label or {}).values()),
+            classes=[printable(label) for label in dict(config.id2label or {}).values()],
             channels=config.num_channels,
             outputs=outputs,
             output_names=output_names,
             resize=resizing(processor),
-            size=dict(processor.size),
+            size=dict(processor.size or {}),
             factor=processor.rescale_factor if processor.do_rescale else 1,
             mean=processor.image_mean if normalizes else 0,
             std=processor.image_std if normalizes else 1,

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from .configuration_fcn import check_id2label
+from .configuration_fcn import FCNConfig, check_id2label
 from .errors import FCNError, hub_reason
 from .files import LFS_REMEDY, is_lfs_pointer
 from .image_inputs_fcn import open_picture
@@ -69,15 +69,24 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
             contradict each other, or its weights aren't there or aren't all finite.
         `ImportError`: if it needs a library that isn't installed.
     """
-    try:
-        model, loading = AutoModelForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
-        # Which weights start from random numbers transformers only logs.
-        if loading["missing_keys"]:
-            raise FCNError(f"its weights lack {min(loading['missing_keys'])}, which its config asks for.")
+    with loading(name):
+        model = read_net(name, AutoModelForSemanticSegmentation)
         check_id2label(model.config.id2label)
         # Outputs are asked for by name.
         model.config.return_dict = True
         processor = AutoImageProcessor.from_pretrained(name)
+    return optimize(model, dtype), processor
+
+
+@contextmanager
+def loading(name: str, failed: str = "No model could be loaded from") -> Iterator[None]:
+    """Make whatever goes wrong with the files of a model an `FCNError` that begins with `failed` and its name.
+
+    Raises:
+        `ImportError`: as it came.
+    """
+    try:
+        yield
     except ImportError:
         raise
     except Exception as error:  # transformers passes on whatever the readers of its files meet
@@ -85,9 +94,39 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
         reason = f"{pointers[0]} {LFS_REMEDY}" if pointers else hub_reason(error)
         if "ignore_mismatched_sizes" in reason:
             reason = "its weights aren't of the shapes that its config asks for, as the report above says."
-        raise FCNError(f"No model could be loaded from {name!r}: {reason}") from error
+        raise FCNError(f"{failed} {name!r}: {reason}") from error
+
+
+def read_net(name: str, kind: Any, learnt_anew: str | tuple[str, ...] = (), **settings: Any) -> Any:
+    """A model whose weights are those of its files, all of them, and finite; transformers only logs where they aren't.
+
+    Args:
+        name: model folder or Hub id.
+        kind: the class whose `from_pretrained` builds it.
+        learnt_anew: how the names of those weights begin that may be missing, surplus or of other shapes.
+        settings: further ones of `from_pretrained`.
+
+    Raises:
+        `FCNError`: naming weights that are missing, of another shape or not finite or, of an FCN, that it has no place
+            for.
+        Whatever `from_pretrained` raises; see `loading`.
+    """
+    model, report = kind.from_pretrained(name, output_loading_info=True, **settings)
+    # Other models' files hold more than what segments, such as the heads of their pretraining.
+    surplus = report["unexpected_keys"] if model.config.model_type == FCNConfig.model_type else ()
+    for found, said in (
+        (report["missing_keys"], "its weights lack {}, which its config asks for."),
+        (surplus, "its weights hold {}, for which its config has no place."),
+        (
+            [key for key, *_ in report["mismatched_keys"]],
+            "its weights {} aren't of the shape that its config asks for.",
+        ),
+    ):
+        wrong = [key for key in found if not key.startswith(learnt_anew)]
+        if wrong:
+            raise FCNError(said.format(min(wrong)))
     check_finite(model.state_dict(), repr(name))
-    return optimize(model, dtype), processor
+    return model
 
 
 def load_on_device(name: str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
@@ -147,7 +186,7 @@ def predict(model, processor, picture: str | PathLike | Image.Image, mode: Infer
         `np.ndarray` of int64 class ids, shape (height, width) as the upright picture's.
 
     Raises:
-        `ValueError`: if the picture can't be read, or isn't one for this model.
+        `ValueError`: if the picture can't be read, or isn't one for this model, or scores aren't finite.
     """
     (label_map,) = predict_batch(model, processor, [open_picture(picture)], mode)
     return label_map
@@ -161,11 +200,26 @@ def predict_batch(
 
     Args:
         pictures: upright ones. (Of several sizes they'd be padded, and the net would see the padding.)
+
+    Raises:
+        `ValueError`: if they aren't for this model, or its scores of them aren't finite.
     """
     pixel_values = processor(list(pictures), return_tensors="pt").to(model.device)["pixel_values"]
-    outputs = _Scores(averaged_scores(model, pixel_values, mode))
+    scores = averaged_scores(model, pixel_values, mode)
+    check_scores(scores)
+    outputs = _Scores(scores)
     sizes = [(picture.height, picture.width) for picture in pictures]
     return [ids.cpu().numpy() for ids in processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)]
+
+
+def check_scores(scores: torch.Tensor) -> None:
+    """Raise `FCNError` if there is NaN, or more than all numbers, among a net's scores: they'd still have a largest."""
+    # NaN is larger than whatever else to `max`.
+    if not torch.isfinite(scores.max()):
+        raise FCNError(
+            "its scores aren't finite, so that its mask would mean nothing: inside the net, numbers exceed "
+            f"{scores.dtype}, or its weights are damaged."
+        )
 
 
 def averaged_scores(model, pixel_values: torch.Tensor, mode: InferenceMode) -> torch.Tensor:
@@ -209,6 +263,8 @@ def windowed_logits(
     Returns:
         Logits, shape (B, num_labels, H, W); without a window in the model's own output size and dtype, else float32.
     """
+    # FCNs make pixels of their own dtype; other models take no others.
+    pixel_values = pixel_values.to(getattr(model, "dtype", pixel_values.dtype))
     if window is None:
         return model(pixel_values=pixel_values).logits
     size = pixel_values.shape[-2:]

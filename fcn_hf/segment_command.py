@@ -19,7 +19,7 @@ from .memory import spare_memory
 from .metrics import distinct_names
 from .palettes import check_ids_fit, class_colours, label_picture
 from .prediction import WHOLE_PICTURE, InferenceMode, load_on_device, predict
-from .terminal import complain, console, stderr, warn
+from .terminal import complain, console, printable, stderr, warn
 from .tiles import is_huge, predict_in_tiles, tiling_for
 
 # What each mask says of itself, so that it may be written anew.
@@ -63,7 +63,7 @@ def write_masks(
                 continue
             ids, pixels = np.unique(mask, return_counts=True)
             order = np.argsort(-pixels)
-            shares = ", ".join(f"{names[ids[i]]} {pixels[i] / mask.size:.1%}" for i in order)
+            shares = ", ".join(f"{printable(names[ids[i]])} {pixels[i] / mask.size:.1%}" for i in order)
             console.print(f"{target}: {shares}")
     if failures:
         complain(f"{failures} of {len(targets)} pictures have no mask.")

@@ -1,5 +1,7 @@
 """What command lines print, and where."""
 
+import re
+
 from rich.console import Console
 
 # Names of classes, files and models are anybody's text: none of it is markup.
@@ -8,11 +10,20 @@ console, stderr = (
 )
 
 
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""By which a terminal is told what to do, and lines end."""
+
+
+def printable(text: str) -> str:
+    """Anybody's text in one line and without control characters, for terminals, cards and pictures."""
+    return CONTROL_CHARACTERS.sub(" ", text).strip()
+
+
 def complain(message: str) -> None:
     """Print one line to stderr."""
-    stderr.print(message, style="red")
+    stderr.print(printable(message), style="red")
 
 
 def warn(message: str) -> None:
     """Print one line to stderr on what may not be as it is meant to be."""
-    stderr.print(message, style="yellow")
+    stderr.print(printable(message), style="yellow")

@@ -17,7 +17,7 @@ from PIL import Image
 from fcn_hf.errors import FCNError, in_one_line
 from fcn_hf.metrics import BoundaryF1, ConfusionMatrix
 from fcn_hf.modeling_fcn import FCNForSemanticSegmentation
-from fcn_hf.prediction import load_model
+from fcn_hf.prediction import check_scores, load_model
 from space.devices import device
 from space.pictures import UNLABELLED, shrink
 
@@ -163,6 +163,7 @@ def segment_together(segmenters: Sequence[Segmenter], picture: Image.Image) -> t
         if is_fcn:
             outputs, own_seconds = _timed(partial(model.score, outputs.hidden_states, size), segmenter)
             seconds += own_seconds
+        check_scores(outputs.logits)
         ids = processor.post_process_semantic_segmentation(outputs, target_sizes=[(seen.height, seen.width)])[0]
         mask = segmenter.ids[ids.to(torch.uint8).cpu().numpy()]
         results.append(at_size(Segmentation(mask, seconds, shares(mask, segmenter.classes)), picture.size))

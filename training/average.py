@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -17,14 +17,21 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.errors import UNREACHABLE, FCNError, hub_reason
+from fcn_hf.convert.model_folder import check_destination
+from fcn_hf.errors import FCNError
 from fcn_hf.files import check_folder
+from fcn_hf.prediction import loading, read_net
 from training.limits import check_value
 from training.model import check_values_alike
 from training.results import export_model
 
 # What two nets must have in common beside the shapes of their weights, which don't tell it.
-ALIKE = ("backbone", "geometry", "upsampling", "skip_scales", "id2label")
+ALIKE = (
+    "backbone", "backbone_config", "use_local_response_norm", "geometry", "upsampling", "skip_scales", "tasks",
+    "id2label", "id2label_by_task",
+)  # fmt: skip
+# What configs hold besides the net: where it was read, and by which version.
+NOT_THE_NET = ("_name_or_path", "transformers_version")
 
 
 def average(models: Sequence[FCNForSemanticSegmentation], weights: Sequence[float]) -> FCNForSemanticSegmentation:
@@ -39,19 +46,21 @@ def average(models: Sequence[FCNForSemanticSegmentation], weights: Sequence[floa
     """
     if len(weights) != len(models) or not all(0 < weight < math.inf for weight in weights):
         raise FCNError(f"The weights are {list(weights)}; expected one above 0 for each of the {len(models)} models.")
-    shares = [weight / math.fsum(weights) for weight in weights]
+    # Of the largest one, as sums of huge weights are infinite.
+    parts = [weight / max(weights) for weight in weights]
+    shares = [part / math.fsum(parts) for part in parts]
     states = [model.state_dict() for model in models]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
-    for model, shape in zip(models, shapes, strict=True):
+    configs = [_config_of_the_net(model) for model in models]
+    for model, shape, config in zip(models, shapes, configs, strict=True):
         if shape != shapes[0]:
             odd = next(name for name in {**shapes[0], **shape} if shape.get(name) != shapes[0].get(name))
             raise FCNError(f"{model.name_or_path!r} is another net than {models[0].name_or_path!r}: see {odd!r}.")
         for name in ALIKE:
-            theirs, first = getattr(model.config, name), getattr(models[0].config, name)
-            if theirs != first:
+            if config[name] != configs[0][name]:
                 raise FCNError(
-                    f"{model.name_or_path!r} is another net than {models[0].name_or_path!r}: it has {name}={theirs} "
-                    f"instead of {first}."
+                    f"{model.name_or_path!r} is another net than {models[0].name_or_path!r}: it has "
+                    f"{name}={config[name]} instead of {configs[0][name]}."
                 )
     for name, tensor in states[0].items():
         # Counts of batches, which are whole numbers, stay the first model's; nothing reads them.
@@ -60,9 +69,22 @@ def average(models: Sequence[FCNForSemanticSegmentation], weights: Sequence[floa
     return models[0]
 
 
+def _config_of_the_net(model: FCNForSemanticSegmentation) -> dict[str, Any]:
+    # As plain values, tasks with their order.
+    config = model.config.to_dict()
+    backbone = config["backbone_config"] or {}
+    config["backbone_config"] = {name: value for name, value in backbone.items() if name not in NOT_THE_NET}
+    return config
+
+
 def main(
     runs: Annotated[list[str], typer.Argument(help="Model folders or Hub ids, of the same architecture and classes.")],
-    out: Annotated[Path, typer.Option(help="Model folder to be written, with the first one's image processor.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Model folder to be made, with the first one's image processor; it must not exist yet, or be empty."
+        ),
+    ],
     weight: Annotated[
         list[float] | None, typer.Option(help="Share of each run, in their order; once for each, or equal if left out.")
     ] = None,
@@ -73,13 +95,17 @@ def main(
     """Average the weights of nets that were trained from the same start."""
     check_value("weights_dtype", weights_dtype)
     check_folder(out)
-    try:
-        models = [FCNForSemanticSegmentation.from_pretrained(run, dtype=torch.float32) for run in runs]
-        processors = [FCNImageProcessor.from_pretrained(run) for run in runs]
-    except (OSError, ValueError, *UNREACHABLE) as error:
-        raise SystemExit(f"No average of {', '.join(runs)}: {hub_reason(error)}") from error
+    models, processors = [], []
+    for run in runs:
+        try:
+            with loading(run):
+                models.append(read_net(run, FCNForSemanticSegmentation, dtype=torch.float32))
+                processors.append(FCNImageProcessor.from_pretrained(run))
+        except FCNError as error:
+            raise SystemExit(f"No average of {', '.join(runs)}: {error}") from error
     for run, processor in zip(runs, processors, strict=True):
         check_values_alike(run, processor, processors[0])
+    check_destination(out)
     export_model(average(models, weight or [1.0] * len(models)), processors[0], out, getattr(torch, weights_dtype))
     print(f"{out} is ready: {' + '.join(runs)}.")
 

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult
 from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.files import write_aside
 from fcn_hf.model_card import model_card
+from fcn_hf.terminal import printable
 from training.recipe import Recipe
 
 SCORES = {
@@ -111,7 +112,7 @@ def write_card(
         for key, name in SCORES.items()
     ]
     by_name = {name: scores[key] for key, name in SCORES.items()}
-    by_name |= {f"IoU of {label}": iou for label, iou in scores["per_class_iou"].items()}
+    by_name |= {f"IoU of {printable(label)}".replace("|", r"\|"): iou for label, iou in scores["per_class_iou"].items()}
     text = model_card(
         config,
         model_id or folder.name,

@@ -99,7 +99,10 @@ def draw_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str,
         # Letters that fit into a line, with a line's sample and a gap for each name.
         columns = max(1, 130 // (max(map(len, labels)) + 8))
         where = "outside upper left"
-        figure.legend(lines, labels, loc=where, ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+        shown = figure.legend(lines, labels, loc=where, ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+        for text in shown.get_texts():
+            # Folders may have dollars in their names, which are no formulas.
+            text.set_parse_math(False)
     figure.savefig(path, format="png")
 
 
@@ -172,7 +175,9 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         log = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is no JSON: {error}") from error
-    log = log["log_history"] if isinstance(log, dict) else log
+    log = log.get("log_history") if isinstance(log, dict) else log
+    if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
+        raise ValueError(f"{str(path)!r} is no training's log, which is a list of entries.")
     if not any("loss" in entry for entry in log):
         raise ValueError(f"{str(path)!r} has no training loss; was it logged (logging_strategy, logging_steps)?")
     return log

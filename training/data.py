@@ -19,6 +19,22 @@ from training.limits import check_values
 STRUCTURED = ("id2label", "palette", "label_map", "backbone_config")
 
 
+class _Loader(yaml.SafeLoader):
+    """yaml's, which takes the last of several values of one key without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = [key for index, key in enumerate(keys) if isinstance(key, str) and key in keys[:index]]
+        if twice:
+            raise DatasetError(f"{twice[0]} is given twice; leave one of the two out.")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text says; whatever its constructors raise, or a `DatasetError` if a mapping has a key twice."""
+    return yaml.load(text, _Loader)
+
+
 def parse_structured(arguments: Any) -> None:
     """Make lists and mappings of those `STRUCTURED` arguments of a group that are text.
 
@@ -29,7 +45,9 @@ def parse_structured(arguments: Any) -> None:
         text = getattr(arguments, name, None)
         if isinstance(text, str):
             try:
-                setattr(arguments, name, yaml.safe_load(text))
+                setattr(arguments, name, read_yaml(text))
+            except DatasetError as error:
+                raise DatasetError(f"{name}: {error}") from error
             except Exception as error:  # yaml's constructors raise more than YAMLError, as for a 13th month
                 raise DatasetError(f"{name} is {text!r}, but must be a list or a mapping in YAML or JSON.") from error
 

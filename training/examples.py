@@ -13,6 +13,7 @@ from datasets.distributed import split_dataset_by_node
 from torchvision import tv_tensors
 
 from fcn_hf.datasets import DatasetError, numbered_rows, reading
+from fcn_hf.errors import in_one_line
 from training.data import DataArguments, read_row
 from training.labels import LabelIds
 from training.scan import ScannedDataset
@@ -38,10 +39,10 @@ class Examples:
     def __call__(self, picture: np.ndarray, ids: np.ndarray, where: str, seeds: Sequence[int]) -> dict[str, Any]:
         """One example; what is drawn for it follows from `seeds` alone. Errors begin with `where`."""
         image, mask = tv_tensors.Image(torch.from_numpy(picture)), tv_tensors.Mask(torch.from_numpy(np.array(ids)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash_seed(*seeds))
-            image, mask = self.augmentation(image, mask)
         try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(hash_seed(*seeds))
+                image, mask = self.augmentation(image, mask)
             features = self.image_processor(
                 image,
                 segmentation_maps=mask,
@@ -49,8 +50,8 @@ class Examples:
                 input_data_format="channels_first",
                 return_tensors="pt",
             )
-        except ValueError as error:
-            raise DatasetError(f"{where}: {error}") from error
+        except (ValueError, RuntimeError) as error:  # torch's own, as where a size is beyond all memory
+            raise DatasetError(f"{where}: {in_one_line(error)}") from error
         return {"pixel_values": features["pixel_values"][0], "labels": features["labels"][0]}
 
 

@@ -13,12 +13,14 @@ from PIL import Image
 
 from fcn_hf.datasets import DatasetError
 from fcn_hf.errors import UNREACHABLE, hub_reason
-from fcn_hf.image_inputs_fcn import LOSSY_MAP
+from fcn_hf.image_inputs_fcn import LOSSY_MAP, is_lossy
 
 # The key of a palette or a label map that stands for every colour or id that it doesn't name.
 OTHER = "other"
 # More than this many classes are never guessed from the ids of masks: they need names.
 LARGEST_GUESS = 256
+# Of what masks and maps of ids may hold.
+LARGEST_ID = 2**31 - 1
 # How a colour, packed into one number 0xRRGGBB, is written in errors.
 COLOUR = "colour #{:06x}"
 
@@ -86,13 +88,13 @@ class LabelIds:
             where: what an error begins with, such as "Row 3 of 'train'".
 
         Returns:
-            `np.ndarray` of shape (H, W): uint8 where the ids fit, else int32.
+            `np.ndarray` of shape (H, W): uint8 where its ids and the ignored one fit, else int32.
 
         Raises:
             `DatasetError`: beginning with `where`, if the mask has colours and there is no palette, a colour or an id
                 is in neither palette nor map, it holds no whole numbers, or is a JPEG.
         """
-        if getattr(mask, "format", None) == "JPEG":
+        if is_lossy(mask):
             raise DatasetError(f"{where}: the mask {LOSSY_MAP}.")
         if self.palette is None:
             ids = _read_ids(mask, where)
@@ -102,9 +104,9 @@ class LabelIds:
             ids = _look_up(self.label_map, ids, where, "label_map", "id {}")
         if self.reduce_labels:
             ids = np.where((ids == 0) | (ids == self.ignore_index), self.ignore_index, ids.astype(np.int32) - 1)
-        if ids.dtype == np.uint8 or ids.size == 0:
-            return ids
-        return ids.astype(np.uint8 if 0 <= ids.min() and ids.max() <= 255 else np.int32)
+        # Padding and patches put the ignored id in.
+        values = [self.ignore_index, *((ids.min(), ids.max()) if ids.size else ())]
+        return ids.astype(np.uint8 if 0 <= min(values) and max(values) <= 255 else np.int32, copy=False)
 
 
 def _look_up(entries: Mapping[int | str, int], numbers: np.ndarray, where: str, argument: str, form: str) -> np.ndarray:
@@ -205,12 +207,17 @@ def _read_map(label_map: Any) -> dict[int | str, int]:
 
 
 def _read_id(value: Any) -> int:
+    """A whole number, or one as a text, such as the keys of JSON are."""
     try:
-        return int(value)
+        number = int(value)
+        is_whole = isinstance(value, str) or number == value
+        if is_whole and not isinstance(value, bool) and abs(number) <= LARGEST_ID:
+            return number
     except (TypeError, ValueError, OverflowError):
-        raise DatasetError(
-            f"{value!r} is no class id in palette, label_map or id2label; ids are whole numbers."
-        ) from None
+        pass
+    raise DatasetError(
+        f"{value!r} is no class id in palette, label_map or id2label; ids are whole numbers up to {LARGEST_ID}."
+    )
 
 
 def find_id2label(
@@ -270,6 +277,12 @@ def read_names(names: Any, source: str, ignore_index: int) -> dict[int, str]:
         raise DatasetError(
             f"id2label of {source} is {names!r}, but must be a list of names or a mapping of ids to them."
         )
+    for index, label in names.items():
+        if isinstance(label, bool) or not isinstance(label, str | int | float):
+            raise DatasetError(
+                f"id2label of {source} calls {index} {label!r}, which is no name; YAML reads yes, no, on, off and null "
+                "so: put names into quotes."
+            )
     id2label = {_read_id(index): str(label) for index, label in names.items()}
     if ignore_index >= len(id2label) - 1:
         # Many a file names the ignored id, too.

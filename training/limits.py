@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from fcn_hf.datasets import DatasetError
+from fcn_hf.image_processing_fcn import LONGEST_EDGE
 
 
 class Limit(NamedTuple):
@@ -25,6 +26,7 @@ ONE_OR_MORE = Limit("1 or more", lambda value: value >= 1)
 PROBABILITY = _within(0, 1, "a probability, in 0..1")
 SHARE = Limit("a share above 0 and up to 1", lambda value: 0 < value <= 1)
 BELOW_1 = Limit("at least 0 and below 1", lambda value: 0 <= value < 1)
+EDGE = _within(1, LONGEST_EDGE, f"whole pixels in 1..{LONGEST_EDGE}")
 SEED = _within(0, 2**32 - 1, "a whole number in 0..4294967295")
 
 LIMITS = {
@@ -42,8 +44,8 @@ LIMITS = {
         "height and width in pixels, or 0 0 for whole pictures",
         lambda sizes: len(sizes) == 2 and (min(sizes) >= 1 or not any(sizes)),
     ),
-    "shortest_edge": ONE_OR_MORE,
-    "longest_edge": ONE_OR_MORE,
+    "shortest_edge": EDGE,
+    "longest_edge": EDGE,
     "scale": Limit(
         "two factors above 0, the smaller one first",
         lambda factors: len(factors) == 2 and 0 < factors[0] <= factors[1] < inf,

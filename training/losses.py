@@ -94,7 +94,9 @@ class SegmentationLoss(nn.Module):
         if share == 1:
             return losses
         labelled = losses[labels != self.ignore_index]
-        return labelled.topk(round(share * labelled.numel())).values.sum()
+        # Of a few pixels a small share is none, of which nothing would be learnt.
+        count = min(labelled.numel(), max(1, round(share * labelled.numel())))
+        return labelled.topk(count).values.sum()
 
     def teaching(self, logits: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """

@@ -1,18 +1,24 @@
 """Which net is trained: a new one, or one that goes on from another's weights; and its image processor."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers.utils import is_timm_available
+from transformers.utils import IMAGE_PROCESSOR_NAME, cached_file, is_timm_available
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor
-from fcn_hf.errors import UNREACHABLE, FCNError, config_reason, hub_reason
+from fcn_hf.errors import FCNError, config_reason
+from fcn_hf.prediction import loading, read_net
 from training.augmentation import AugmentationArguments
 from training.data import parse_structured
 from training.limits import check_values
+
+NO_START = "No weights to start from at"
 
 
 @dataclass
@@ -69,7 +75,8 @@ def synchronised(model: FCNForSemanticSegmentation) -> FCNForSemanticSegmentatio
 
 
 # What a start's own config says, and what a recipe decides anew at each start.
-FROM_THE_START = ("backbone", "backbone_config", "hidden_sizes", "depths", "use_batch_norm", "hidden_size")
+SIZES = ("backbone", "hidden_sizes", "depths", "use_batch_norm", "hidden_size")
+FROM_THE_START = (*SIZES, "backbone_config")
 DECIDED_ANEW = (
     "prediction_stride", "geometry", "upsampling", "skip_scales", "hidden_dropout_prob", "semantic_loss_ignore_index",
 )  # fmt: skip
@@ -101,25 +108,56 @@ def build_model(arguments: ModelArguments, id2label: dict[int, str]) -> FCNForSe
         `SystemExit`: with a sentence, if there is no such net, or `model_name_or_path` can't be loaded.
     """
     start = arguments.model_name_or_path
+    if start is None:
+        try:
+            return FCNForSemanticSegmentation(net_config(arguments, id2label))
+        except (StrictDataclassError, ValueError) as error:
+            raise _no_such_net(error) from error
+    with _loading(start, NO_START):
+        known = FCNConfig.from_pretrained(start)
+    for name in SIZES:
+        given, held = getattr(arguments, name), getattr(known, name)
+        if given != getattr(ModelArguments(), name) and given != (list(held) if isinstance(given, list) else held):
+            print(f"{name} is {given} in the recipe, but {held} in {start!r}, whose net is taken.")
     settings = {name: getattr(arguments, name) for name in DECIDED_ANEW}
     # Both: the start's own names would stay in the other one.
     settings |= {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
+    if known.tasks:
+        # Labels are there for one; another head would be left behind by a trunk that goes on learning.
+        task, *others = dict(known.tasks)
+        settings |= {"tasks": {task: len(id2label)}, "id2label_by_task": None}
+        if others:
+            print(f"{start!r} has several tasks: {task!r} is learnt, without {', '.join(map(repr, others))}.")
     try:
-        if start is None:
-            return FCNForSemanticSegmentation(net_config(arguments, id2label))
-        classes = FCNConfig.from_pretrained(start).num_labels
-        if classes != len(id2label):
-            print(f"{start!r} knows {classes} classes and the dataset {len(id2label)}: its scores are learnt anew.")
-        return FCNForSemanticSegmentation.from_pretrained(
-            start, dtype=torch.float32, ignore_mismatched_sizes=classes != len(id2label), **settings
-        )
-    except (OSError, *UNREACHABLE) as error:
-        raise SystemExit(
-            f"No weights to start from at {start!r}: {hub_reason(error)} If it is another recipe's output_dir, "
-            "train that one first."
-        ) from error
+        config = FCNConfig.from_pretrained(start, **settings)
     except (StrictDataclassError, ValueError) as error:
         raise _no_such_net(error) from error
+    if known.num_labels != len(id2label):
+        print(
+            f"{start!r} knows {known.num_labels} classes and the dataset {len(id2label)}: its scores are learnt anew."
+        )
+    with _loading(start, NO_START):
+        return _read_fcn(
+            start, config=config, ignore_mismatched_sizes=known.num_labels != len(id2label), learnt_anew="heads."
+        )
+
+
+@contextmanager
+def _loading(name: str, failed: str) -> Iterator[None]:
+    # fcn_hf's `loading`, whose sentence ends the program.
+    try:
+        with loading(name, failed):
+            yield
+    except FCNError as error:
+        hint = "" if os.path.isdir(name) else " If it is another recipe's output_dir, train that one first."
+        raise SystemExit(f"{error}{hint}") from error
+
+
+def _read_fcn(name: str, **settings: Any) -> FCNForSemanticSegmentation:
+    model = read_net(name, FCNForSemanticSegmentation, dtype=torch.float32, **settings)
+    if model.config.num_channels != 3:
+        raise FCNError(f"it takes {model.config.num_channels} channels, and pictures have 3.")
+    return model
 
 
 def check_values_alike(name: str, theirs: FCNImageProcessor, ours: FCNImageProcessor) -> None:
@@ -149,11 +187,8 @@ def build_teacher(
     name = arguments.teacher_model_name_or_path
     if name is None:
         return None
-    try:
-        teacher = FCNForSemanticSegmentation.from_pretrained(name, dtype=torch.float32)
-        wanted = FCNImageProcessor.from_pretrained(name)
-    except (OSError, ValueError, *UNREACHABLE) as error:
-        raise SystemExit(f"No teacher at {name!r}: {hub_reason(error)}") from error
+    with _loading(name, "No teacher at"):
+        teacher, wanted = _read_fcn(name), FCNImageProcessor.from_pretrained(name)
     known, learnt = (list(classes.values()) for classes in (cast(Any, teacher.config.id2label), id2label))
     if known != learnt:
         raise SystemExit(f"The teacher {name!r} knows the classes {known}; what is learnt here is {learnt}.")
@@ -167,13 +202,23 @@ def build_processor(
     """The finished model's image processor, which is also that of its evaluation.
 
     Weights that training starts from want the mean and the scale that they were trained with: those of `start`.
+
+    Raises:
+        `SystemExit`: with a sentence, if the start's processor can't be read.
     """
-    settings: dict[str, Any] = {"num_labels": num_labels, "ignore_index": ignore_index, "do_resize": False}
+    settings: dict[str, Any] = {
+        "num_labels": num_labels, "ignore_index": ignore_index, "do_resize": False,
+        # The recipe says how ids are read, and its masks have been through that.
+        "do_reduce_labels": False,
+    }  # fmt: skip
     if arguments.shortest_edge is not None:
         settings |= {"do_resize": True, "size": {"shortest_edge": arguments.shortest_edge}}
         if arguments.longest_edge is not None:
             settings["size"]["longest_edge"] = arguments.longest_edge
-    try:
-        return FCNImageProcessor.from_pretrained(start, **settings) if start else FCNImageProcessor(**settings)
-    except OSError:
+    if start is None:
         return FCNImageProcessor(**settings)
+    with _loading(start, NO_START):
+        if cached_file(start, IMAGE_PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False) is not None:
+            return FCNImageProcessor.from_pretrained(start, **settings)
+    print(f"{start!r} has no {IMAGE_PROCESSOR_NAME}: its pictures are taken to have ImageNet's mean and deviation.")
+    return FCNImageProcessor(**settings)

@@ -17,6 +17,7 @@ from fcn_hf.evaluation import label_arguments
 from fcn_hf.image_inputs_fcn import read_rgb
 from fcn_hf.palettes import class_colours, fitted_mask, overlay
 from fcn_hf.prediction import evaluation_mode, predict
+from fcn_hf.terminal import printable
 from training.data import ScoredRows, length
 
 WIDTH = 960  # pixels: what a model card shows without scaling
@@ -94,7 +95,7 @@ def legend(names: Sequence[str], colours: np.ndarray, width: int = WIDTH, unlabe
     swatch = max(9, width // 64)
     font, line = _font(swatch), round(1.7 * swatch)
     entries = [
-        (name, Image.new("RGB", (swatch, swatch), tuple(map(int, colour))))
+        (printable(name), Image.new("RGB", (swatch, swatch), tuple(map(int, colour))))
         for name, colour in zip(names, colours, strict=True)
     ]
     if unlabelled:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
-import yaml
 from transformers import HfArgumentParser, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
 from fcn_hf.datasets import DatasetError
 from fcn_hf.errors import FCNError, in_one_line
 from training.augmentation import AugmentationArguments
-from training.data import STRUCTURED, DataArguments
+from training.data import STRUCTURED, DataArguments, read_yaml
 from training.limits import check_values
 from training.losses import LossArguments
 from training.model import ModelArguments, net_config
@@ -229,7 +228,9 @@ def _read_settings(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         needed = f", which is a base in {_chain((*above, path))}" if above else ""
         raise DatasetError(f"There is no recipe {str(path)!r}{needed}; those of the project are in training/recipes.")
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = read_yaml(path.read_text())
+    except DatasetError as error:
+        raise DatasetError(f"In {str(path)!r} {error}") from error
     except Exception as error:  # yaml's constructors raise more than YAMLError, as for a 13th month
         raise DatasetError(f"{str(path)!r} is no YAML: {in_one_line(error)}") from error
     if not isinstance(settings, dict):

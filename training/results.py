@@ -1,6 +1,7 @@
 """What a run leaves: the model folder with its log, its pictures and its card, here and on the Hub."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from fcn_hf import FCNForSemanticSegmentation
-from fcn_hf.files import write_aside, written_aside
+from fcn_hf import FCNConfig, FCNForSemanticSegmentation
+from fcn_hf.errors import FCNError
+from fcn_hf.files import check_folder, write_aside, written_aside
 from fcn_hf.prediction import check_finite
 from training.card import CURVE_FILE, EXAMPLES_FILE, write_card
 from training.curve import LOG_FILE, draw_curve
@@ -19,7 +21,36 @@ from training.pictures import example_sheet
 from training.publish import PublishError, publish
 from training.recipe import Recipe
 from training.scan import ScannedDataset
-from training.trainer import FCNTrainer
+from training.trainer import FCNTrainer, last_complete_checkpoint
+
+
+def check_output(recipe: Recipe) -> None:
+    """See, before any work, that a run can leave its model in `output_dir`, and takes the place of nothing but a run's.
+
+    Raises:
+        `FCNError`: if there can't be such a folder, it is the one that the run starts from, or it has a card or a
+            config that no run wrote.
+    """
+    folder, start = recipe.folder, recipe.model.model_name_or_path
+    check_folder(folder)
+    if start is not None and os.path.isdir(start) and os.path.realpath(start) == os.path.realpath(folder):
+        raise FCNError(f"output_dir is {start!r}, whose weights the run starts from and would replace; choose another.")
+    # A run logs before it writes its card, and has a config alone where it was cut off.
+    if (folder / LOG_FILE).is_file() or last_complete_checkpoint(folder) is not None:
+        return
+    config = folder / "config.json"
+    foreign = [path for path in (folder / "README.md", config) if os.path.lexists(path)]
+    if foreign == [config] and _is_fcn(config):
+        return
+    if foreign:
+        raise FCNError(f"{foreign[0]} was written by no run and would be replaced; choose another output_dir.")
+
+
+def _is_fcn(config: Path) -> bool:
+    try:
+        return json.loads(config.read_text())["model_type"] == FCNConfig.model_type
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def export_model(
@@ -39,11 +70,20 @@ def export_model(
         folder: existing files of the same names are replaced one by one, each whole; others stay.
         dtype: of the floating-point tensors in the file.
         state_dict: the model's, where it can't be asked for it since other processes hold shards of it.
+
+    Raises:
+        `FCNError`: if a weight is beyond the dtype; then nothing is written.
     """
     state = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in (model.state_dict() if state_dict is None else state_dict).items()
     }
+    beyond = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if beyond:
+        raise FCNError(
+            f"{beyond[0]} has values beyond {torch.finfo(dtype).max:g}, the largest of {dtype}; store the weights in "
+            "float32 (weights_dtype)."
+        )
     with written_aside(folder) as aside:
         model.save_pretrained(aside, state_dict=state)
         processor.save_pretrained(aside)
@@ -62,6 +102,8 @@ def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegme
         processor: Any = trainer.processing_class
         # A setting of language models, which Trainer leaves behind when it trains and not when it had trained before.
         vars(model.config).pop("use_cache", None)
+        # What an earlier run's card says of its weights isn't so of these, which are yet to be scored.
+        (recipe.folder / "README.md").unlink(missing_ok=True)
         export_model(model, processor, recipe.folder, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()
 

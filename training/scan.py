@@ -11,6 +11,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits, numbered_rows
+from fcn_hf.terminal import printable
 from training.data import DataArguments, ScoredRows, length, read_row
 from training.labels import LARGEST_GUESS, LabelIds, find_id2label
 
@@ -181,13 +182,13 @@ def print_scans(scans: Mapping[str, Scan], columns: tuple[str, str], id2label: M
         table.add_column(name, justify="right")
     counts = [scan.counts(len(id2label)) for scan in scans.values()]
     for index, label in id2label.items():
-        table.add_row(f"{index} {label}", *(f"{count[index] / count.sum():.2%}" for count in counts))
+        table.add_row(f"{index} {printable(label)}", *(f"{count[index] / count.sum():.2%}" for count in counts))
     table.add_section()
     shares = [scan.ignored / (scan.ignored + scan.pixels.total()) for scan in scans.values()]
     table.add_row("ignored, of all pixels", *(f"{share:.2%}" for share in shares))
     table.add_row("rows read", *(f"{scan.rows} of {scan.total or '?'}" for scan in scans.values()))
     table.add_row("width x height", *(scan.extent for scan in scans.values()))
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False)
     console.print(table)
     first, scan = next(iter(scans.items()))
     if len(scan.pixels) == 1:

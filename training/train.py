@@ -27,7 +27,7 @@ from training.model import build_model, build_processor, build_teacher, synchron
 from training.pictures import PredictionPictures
 from training.publish import check_access
 from training.recipe import Recipe, read_recipes
-from training.results import describe_stored, push, save_trained
+from training.results import check_output, describe_stored, push, save_trained
 from training.resume import RunHistory, remove_unfinished, run_history
 from training.scan import ScannedDataset, read_dataset
 from training.trainer import STATE_FILE, EpochCallback, FCNTrainer
@@ -138,7 +138,12 @@ def trained_model(trainer: FCNTrainer, history: RunHistory) -> FCNForSemanticSeg
                 f"{len(rows)} pictures don't fill one batch of {batch}, and dataloader_drop_last leaves out the rest; "
                 "use smaller batches, or leave it out."
             )
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
+        except FCNError as error:
+            # One of a DataLoader's worker comes with the worker's stack trace before it.
+            said = str(error).strip().splitlines()[-1]
+            raise type(error)(said.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from error
         return trainer.accelerator.unwrap_model(trainer.model)
     # Trainer would train one step more than it was told to.
     trainer.state = TrainerState.load_from_json(str(checkpoint.folder / STATE_FILE))
@@ -158,6 +163,8 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         raise SystemExit("usage: python training/train.py RECIPE.yaml [--argument value ...]")
     recipes = read_recipes(Path(arguments[0]), arguments[1:])
+    for recipe in recipes:
+        check_output(recipe)
     keep_freed_memory()
     for number, recipe in enumerate(recipes, start=1):
         if len(recipes) > 1:

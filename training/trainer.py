@@ -263,7 +263,8 @@ class FCNTrainer(Trainer):
             loss = loss + arguments.teacher_loss_weight * teaching
         if auxiliary:
             # An eighth of the size is enough to compare scores of stride 32 with, at a 64th of the cost.
-            coarse_labels = labels[:, 4::8, 4::8]
+            top, left = (min(4, edge - 1) for edge in labels.shape[-2:])
+            coarse_labels = labels[:, top::8, left::8]
             coarse_scores = F.interpolate(outputs.coarse_scores.float(), coarse_labels.shape[-2:], mode="bilinear")
             auxiliary_loss = 64 * loss_of.cross_entropy(coarse_scores, coarse_labels) / weight
             loss = loss + arguments.auxiliary_loss_weight * auxiliary_loss

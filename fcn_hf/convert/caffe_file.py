@@ -87,6 +87,11 @@ def _message_classes() -> dict[str, type]:
 MESSAGES = _message_classes()
 
 
+def is_finite(array: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity in an array, seen without another array of its size."""
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
 @dataclass(frozen=True)
 class CaffeBlob:
     """An array of a `.caffemodel` that still lies in its file.
@@ -116,12 +121,18 @@ class CaffeBlob:
                 if file.readinto(piece.data) < piece.nbytes:
                     raise CaffeFileError(f"{self.path} has become shorter while it was read: put the file back")
                 missing -= piece.size
-                # A float64 beyond float32 becomes infinite, as in a Caffe that computes in float32.
+                # A float64 beyond float32 becomes infinite.
                 with np.errstate(over="ignore"):
-                    yield piece.astype("<f4", copy=False)
+                    numbers = piece.astype("<f4", copy=False)
+                if not is_finite(numbers):
+                    raise CaffeFileError(
+                        f"{self.path} has numbers behind byte {self.offset} that aren't finite in float32: its "
+                        "training has diverged, or it is damaged"
+                    )
+                yield numbers
 
     def read(self) -> np.ndarray:
-        """The whole array in memory, float32 of shape `shape`; `CaffeFileError` if the file has become shorter."""
+        """The whole array in memory, float32 of shape `shape`; errors as those of `copy_to`."""
         (numbers,) = self._pieces(math.prod(self.shape))
         return numbers.reshape(self.shape)
 
@@ -129,7 +140,7 @@ class CaffeBlob:
         """Append the numbers as little-endian float32 to an open binary file, at most 16 MiB of them in memory.
 
         Raises:
-            `CaffeFileError`: if the file has become shorter since it was read.
+            `CaffeFileError`: if the file has become shorter since it was read, or a number isn't finite.
         """
         for piece in self._pieces(PIECE // np.dtype(self.dtype).itemsize):
             file.write(piece.data)

@@ -167,9 +167,8 @@ def convert_classifier(
 def take_features(arrays: dict[str, np.ndarray], source: str) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
     """VGG and AlexNet: convolutions numbered by their places in `features`, then three fully connected layers."""
     arrays = dict(arrays)
-    places = sorted(
-        int(name.split(".")[1]) for name in arrays if name.startswith("features.") and arrays[name].ndim == 4
-    )
+    named = [name.split(".")[1] for name in arrays if name.startswith("features.") and arrays[name].ndim == 4]
+    places = sorted(int(place) for place in named if place.isdecimal())
     if not places or places[0] != 0:
         shape = arrays["features.0.weight"].shape
         raise ConversionError(f"{source}: features.0.weight has shape {shape}; expected four axes.")
@@ -228,7 +227,10 @@ def take_googlenet(arrays: dict[str, np.ndarray], source: str) -> tuple[str, dic
         if f"fc.{kind}" not in arrays:
             raise ConversionError(f"{source}: fc.{kind} is missing; expected it for score_fr.")
         tensors[f"score_fr.{kind}"] = arrays[f"fc.{kind}"]
-    tensors["score_fr.weight"] = tensors["score_fr.weight"][:, :, None, None]
+    weight = tensors["score_fr.weight"]
+    if weight.ndim != 2:
+        raise ConversionError(f"{source}: fc.weight has shape {weight.shape}; expected two axes.")
+    tensors["score_fr.weight"] = weight[:, :, None, None]
     return "googlenet", tensors, {"use_batch_norm": True}
 
 

@@ -19,7 +19,7 @@ from ..files import check_folder, written_aside
 from ..image_processing_fcn import FCNImageProcessor
 from ..model_card import model_card
 from ..modeling_fcn import FCNForSemanticSegmentation
-from .caffe_file import CaffeBlob
+from .caffe_file import CaffeBlob, is_finite
 from .names import published_names
 
 SECTIONS = """## Where it comes from
@@ -94,7 +94,7 @@ class Conversion:
         """Compare the tensors with what the net wants.
 
         Raises:
-            `ConversionError`: naming the first missing or surplus tensor, or one of another shape.
+            `ConversionError`: naming the first missing or surplus tensor, or one of another shape, or not all finite.
         """
         expected = self.expected_shapes()
         for name, shape in expected.items():
@@ -109,6 +109,11 @@ class Conversion:
         surplus = [name for name in self.tensors if name not in expected]
         if surplus:
             raise ConversionError(f"{self.source}: {surplus[0]} is not part of {self.title}; is it another net?")
+        for name, tensor in self.tensors.items():
+            if isinstance(tensor, np.ndarray) and not is_finite(tensor):
+                raise ConversionError(
+                    f"{self.source}: {name} has numbers that aren't finite; its training has diverged or it is damaged."
+                )
 
 
 def check_destination(folder: str | Path) -> Path:

@@ -65,8 +65,8 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
         or not all(isinstance(name, str) and torch.is_tensor(value) for name, value in content.items())
     ):
         raise ConversionError(f"{path.name} holds no state dict; expected tensors by name, as state_dict() gives them.")
-    # What was saved from inside DataParallel has its prefix.
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}, architecture
+    # What was saved from inside DataParallel has its prefix; parameters are tensors that ask for gradients.
+    return {name.removeprefix("module."): tensor.detach() for name, tensor in content.items()}, architecture
 
 
 def is_torch_file(path: Path) -> bool:

@@ -91,6 +91,8 @@ def convert_timm(
     """
     import timm
 
+    if not timm.is_model(architecture):
+        raise ConversionError(f"{source}: timm has no classifier {architecture!r}; {alike(architecture)}.")
     if num_labels is None and "id2label" not in settings:
         raise ConversionError(f"{architecture} averages its map before it scores; give num_labels for new scorers.")
     classifier: Any = timm.create_model(architecture)

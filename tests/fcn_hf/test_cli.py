@@ -256,10 +256,28 @@ def test_evaluate_heeds_a_processor_that_reduces_labels(model_folder, tmp_path):
     assert (tmp_path / "reduced.json").read_text() == (tmp_path / "plain.json").read_text()
 
 
+def test_names_of_classes_are_nothing_but_names(tmp_path):
+    """No line break, no order to the terminal, no formula, and no name that leaves no room."""
+    names = ["road [/paved]", "a\x1b[31m\nb :car:", "$^$", "x" * 5000, "="]
+    model = save_tiny(tmp_path / "model", id2label=dict(enumerate(names)))
+    options = ("--json", tmp_path / "scores.json", "--confusion", tmp_path / "confusion.png")
+    result = run("evaluate", "--model", model, "--dataset", save_dataset(tmp_path / "data"), *options)
+    assert result.exit_code == 0, result.output
+    assert "IoU of a [31m b :car:" in result.stdout and "\x1b" not in result.stdout
+    assert list(json.loads((tmp_path / "scores.json").read_text())["per_class_iou"]) == names
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert max(picture.size) < 5000
+    Image.effect_noise((20, 20), 90).save(tmp_path / "a.png")
+    shown = run("segment", tmp_path / "a.png", "--model", model, "--out", tmp_path / "out").stdout
+    assert shown.count("\n") == 1 and "\x1b" not in shown
+
+
 def test_evaluate_warns_where_an_ignored_id_may_be_a_class(tmp_path):
-    save_tiny(tmp_path / "two", num_labels=2)
-    for name, ids, warns in [("0", (0, 255), True), ("1", (0, 1), False)]:
-        result = run("evaluate", "--model", tmp_path / "two", "--dataset", save_dataset(tmp_path / name, ids))
+    for count in (1, 2):
+        save_tiny(tmp_path / f"model {count}", num_labels=count)
+    for name, count, ids, warns in [("0", 2, (0, 255), True), ("1", 2, (0, 1), False), ("2", 1, (0,), True)]:
+        data = save_dataset(tmp_path / name, ids)
+        result = run("evaluate", "--model", tmp_path / f"model {count}", "--dataset", data)
         assert result.exit_code == 0 and ("show one class or none" in result.stderr) is warns
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import numpy as np
 import PIL.EpsImagePlugin
 import pytest
@@ -92,6 +93,36 @@ def test_metadata_says_what_belongs_together_where_it_is(tmp_path):
     (tmp_path / "train" / "metadata.jsonl").write_text(json.dumps(row) + "\n")
     (rows,) = load_splits(str(tmp_path / "train")).values()
     assert len(rows) == 1 and np.asarray(rows[0]["label"])[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("train.csv", "a,b\n1\n1,2,3\n", "can't be loaded: Error tokenizing data"),
+        ("train.jsonl", "{\n", "can't be loaded: JSON parse error"),
+        ("train.parquet", "version https://git-lfs.github.com/spec/v1\n", "train.parquet is a Git LFS pointer"),
+        ("data.py", "", "can't be loaded: Dataset scripts are no longer supported"),
+        (
+            "README.md",
+            "---\nconfigs:\n- config_name: a\n  data_files:\n  - split: a-b\n    path: x.csv\n---\n",
+            r"loaded: \w",
+        ),
+    ],
+)
+def test_a_folder_that_can_t_be_loaded_gets_one_sentence(tmp_path, file, content, message):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / file).write_text(content)
+    (folder / "x.csv").write_text("a\n1\n")
+    with pytest.raises(DatasetError, match=message) as caught:
+        load_splits(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_column_is_no_picture_and_label_map_at_once():
+    features = {name: datasets.Image() for name in ("image", "label")}
+    with pytest.raises(DatasetError, match="The column 'image' is to be pictures and label maps at once"):
+        find_columns(features, None, "image")
 
 
 def test_no_row_has_a_program_run(tmp_path, monkeypatch):

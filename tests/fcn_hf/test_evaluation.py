@@ -69,6 +69,14 @@ def test_a_row_that_cannot_be_scored_is_named(rows):
     rows[1]["label"] = rows[1]["label"][1:]
     with pytest.raises(DatasetError, match="Row 1: prediction has shape"):
         score(rows)
+    # 0.7 would count as class 0.
+    rows[0]["label"] = Image.fromarray(np.full(rows[0]["label"].shape, 0.7, dtype=np.float32))
+    with pytest.raises(DatasetError, match="Row 0: label has dtype float32; expected whole numbers"):
+        score(rows)
+    for column in ("label", "image"):
+        rows[0][column] = None
+        with pytest.raises(DatasetError, match=f"Row 0: it has nothing in the column '{column}'"):
+            score(rows)
 
 
 # evaluate's own module

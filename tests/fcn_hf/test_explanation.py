@@ -74,7 +74,7 @@ def test_a_score_that_depends_on_nothing_has_no_field(tiny):
 
 
 def test_a_pixel_outside_of_the_picture_is_named(tiny):
-    for x, y in ((70, 0), (0, 50), (-1, 0)):
+    for x, y in ((70, 0), (0, 50), (-1, 0), (0.5, 0), (0, float("nan"))):
         with pytest.raises(FCNError, match=f"x is {x} and y is {y}.*70x50.*0..69.*0..49"):
             explain_pixel(tiny(), FCNImageProcessor(), noise(70, 50), x, y)
 

@@ -10,10 +10,12 @@ from transformers import TimmBackboneConfig
 
 from fcn_hf import FCNConfig, FCNForSemanticSegmentation, FCNImageProcessor, export, predict
 from fcn_hf.datasets import load_splits
+from fcn_hf.errors import FCNError
 from fcn_hf.evaluation import evaluate_split
 from fcn_hf.export import OnnxModel, exported_program
+from fcn_hf.onnx_card import onnx_card
 from fcn_hf.prediction import load_model
-from tests.helpers import run, save_dataset, save_tiny
+from tests.helpers import build_tiny, run, save_dataset, save_tiny
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -89,6 +91,26 @@ def test_half_precision_takes_and_gives_float32_and_every_task_has_its_logits(tm
     outputs, expected = exported(pixel_values), model(pixel_values).logits_by_task
     for logits, task in [(outputs.logits, "semantic"), (outputs.logits_geometric, "geometric")]:
         assert logits.dtype == torch.float32 and relative_difference(logits, expected[task]) < 0.02
+
+
+def test_a_model_whose_weights_are_float16_is_exported_as_the_same_one_in_float32(tmp_path, monkeypatch):
+    """In float16 the model itself rounds, and the file would differ by more than it may."""
+    build_tiny().half().save_pretrained(tmp_path / "model")
+    FCNImageProcessor(num_labels=5).save_pretrained(tmp_path / "model")
+    exported = []
+    report = export.ExportReport(0.0)
+    monkeypatch.setattr(export, "export_onnx", lambda model, *arguments: exported.append(model) or report)
+    assert run("export", tmp_path / "model", tmp_path / "model.onnx").exit_code == 0
+    assert exported[0].dtype == torch.float32
+
+
+def test_a_processor_that_takes_no_pictures_is_told_of(tiny):
+    with pytest.raises(FCNError, match="image processor takes no pictures: `image_mean` and `image_std` must both be"):
+        export.noise_picture(3, FCNImageProcessor(image_mean=None, image_std=None))
+    processor = FCNImageProcessor(size=None)
+    processor.size = None
+    report = export.ExportReport(0.0)
+    assert "multiplied by" in onnx_card("a.onnx", "a", tiny().config, processor, "float32", ["logits"], report, None)
 
 
 def test_eight_bits_are_calibrated_and_scored_beside_float32(model_folder, tmp_path):

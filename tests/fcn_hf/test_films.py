@@ -130,3 +130,18 @@ def test_films_without_pictures_or_cut_short_are_told_of(model, tmp_path):
     assert "of 4 frames" in result.stderr or "is damaged" in result.stderr
     result = run("segment", tmp_path / "cut.mp4", "a.jpg", "--model", model, "--out", tmp_path / "c.mp4")
     assert result.exit_code == 1 and "A film is segmented alone" in result.stderr
+
+
+def test_a_film_that_changes_its_size_is_told_of(model, tmp_path):
+    parts = []
+    for size in ((32, 24), (48, 32)):
+        with av.open(str(tmp_path / "part.mpg"), "w") as film:
+            track = film.add_stream("mpeg2video", rate=25)
+            track.width, track.height, track.pix_fmt = *size, "yuv420p"
+            for _ in range(4):
+                film.mux(track.encode(av.VideoFrame.from_image(Image.new("RGB", size))))
+            film.mux(track.encode(None))
+        parts.append((tmp_path / "part.mpg").read_bytes())
+    (tmp_path / "film.mpg").write_bytes(b"".join(parts))
+    result = run("segment", tmp_path / "film.mpg", "--model", model, "--out", tmp_path / "a.mp4")
+    assert result.exit_code == 1 and "frames of another size from frame" in result.stderr

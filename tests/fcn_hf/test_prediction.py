@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
 
-from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
+from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor, explain_pixel
 from fcn_hf.errors import FCNError
 from fcn_hf.prediction import InferenceMode, _starts, averaged_scores, load_model, predict, windowed_logits
 from tests.helpers import Pointwise, save_tiny
@@ -158,6 +158,7 @@ def test_impossible_modes_are_refused(arguments, message):
         ({"skip_scales": [float("nan"), 1]}, "skip_scales=.* finite"),
         ({"hidden_size": 16}, "weights aren't of the shapes"),
         ({"use_batch_norm": True}, "weights lack .*bn"),
+        ({"upsampling": "interpolate"}, "weights hold .*upscore8.weight, for which its config has no place"),
     ],
 )
 def test_a_config_that_cannot_be_is_told_of_as_it_is_loaded(tmp_path, changed, message):
@@ -166,6 +167,30 @@ def test_a_config_that_cannot_be_is_told_of_as_it_is_loaded(tmp_path, changed, m
     with pytest.raises(FCNError, match=f"^No model could be loaded from .*: .*{message}") as caught:
         load_model(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_scores_that_are_not_finite_are_no_mask(tiny, picture):
+    """Weights may be finite, and what the net makes of them beyond its dtype all the same."""
+    model, processor = tiny(), FCNImageProcessor(num_labels=5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e12)
+    for mode in (InferenceMode(), InferenceMode(scales=(0.5, 1.0)), InferenceMode(window=(16, 16))):
+        with pytest.raises(FCNError, match="its scores aren't finite, .* numbers exceed torch.float32"):
+            predict(model, processor, picture, mode)
+    with pytest.raises(FCNError, match="its scores aren't finite"):
+        explain_pixel(model, processor, picture, 3, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_models_get_pixels_of_their_weights_dtype(dtype, picture):
+    config = SegformerConfig(
+        hidden_sizes=[4] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, sr_ratios=[1] * 4, num_labels=3
+    )
+    model = SegformerForSemanticSegmentation(config).eval().to(dtype)
+    processor = SegformerImageProcessor(size={"height": 32, "width": 32})
+    for mode in (InferenceMode(), InferenceMode(scales=(0.5, 1.0)), InferenceMode(window=(16, 16))):
+        assert predict(model, processor, picture, mode).shape == (40, 56)
 
 
 def test_classes_of_other_models_are_checked_too(tmp_path):

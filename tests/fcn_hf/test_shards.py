@@ -15,6 +15,7 @@ from PIL import Image
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor, predict
 from fcn_hf.errors import FCNError
 from fcn_hf.files import ASIDE
+from fcn_hf.kept_parts import MADE_OF
 from fcn_hf.shards import SegmentationJob, ShardWriter, begin
 from tests.helpers import run, save_tiny
 
@@ -125,6 +126,9 @@ def test_a_folder_goes_on_after_a_kill_and_refuses_other_pictures_under_the_same
     assert begin(job)[1] == begin(job)[1] == [range(0, 1)]
     Image.new("L", (9, 9), 200).save(tmp_path / "data" / "images" / "a.png")
     with pytest.raises(FCNError, match="made of something else .other files"):
+        begin(job)
+    (tmp_path / "out" / MADE_OF).write_text("[]")
+    with pytest.raises(FCNError, match="has files in it that are no masks"):
         begin(job)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fcn_hf import FCNImageProcessor
+from fcn_hf.errors import FCNError
 from fcn_hf.prediction import load_model, predict
 from space import inference
 from space.comparison import compare
@@ -190,6 +191,14 @@ def test_classes_of_one_name_are_refused(tmp_path):
     folder = str(save_tiny(tmp_path / "pets", id2label={0: "cat", 1: "dog", 2: "cat"}))
     with pytest.raises(ModelError, match="pets' has 2 classes 'cat'"):
         load_segmenters([folder])
+
+
+def test_scores_that_are_not_finite_are_no_answer(tmp_path, noise_picture):
+    folder = save_tiny(tmp_path / "huge")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: 1e12 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(FCNError, match="its scores aren't finite"):
+        load_segmenters([str(folder)])[0].segment(noise_picture(20, 30))
 
 
 def test_a_missing_library_is_named(monkeypatch):

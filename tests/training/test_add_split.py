@@ -1,6 +1,7 @@
 """More splits for a dataset folder: what they hold, what stays, what is refused."""
 
 import io
+import shutil
 
 import datasets
 import numpy as np
@@ -89,6 +90,7 @@ def test_the_same_pictures_once_more_with_void_outlines(folder):
         ("rooms", [[[4]]], {"label_map": {1: 2}}, "Row 0: the id 4"),
         ("rooms", [[[1]]], {"label_map": {1: 300}}, "Row 0: its class ids reach 300"),
         ("rooms", [[[0]], [[255]]], {"at_least": 0.5}, "No picture has 50.0% of other classes than 0"),
+        *((name, [[[1]]], {}, "A split can't be called") for name in ("my-rooms", "../rooms", "a+b", "", "all")),
     ],
 )
 def test_what_cannot_be_added_is_refused_and_the_folder_stays(folder, name, masks, settings, message):
@@ -96,6 +98,50 @@ def test_what_cannot_be_added_is_refused_and_the_folder_stays(folder, name, mask
     with pytest.raises(DatasetError, match=message):
         add_split(folder, name, rows(masks, [""] * len(masks)), **settings)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (
+            "configs:\n- config_name: default\n  data_files: data/train-*.parquet",
+            "lists no splits that one could be added to",
+        ),
+        ("configs:\n- config_name: default\n  data_files: [data/train-*.parquet]", "lists no splits|can't be loaded"),
+        (
+            "configs:\n- config_name: default\n  data_files: [{split: train, path: data/*.parquet}]",
+            r"'data/\*.parquet' of 'train' would be",
+        ),
+        ("configs: [", "lists no splits|can't be loaded"),
+    ],
+)
+def test_a_readme_that_lists_splits_in_another_way_is_refused_and_the_folder_stays(folder, listed, message):
+    (folder / "README.md").write_text(f"---\n{listed}\n---\n")
+    with pytest.raises(DatasetError, match=message):
+        add_split(folder, "rooms", rows([[[1]]], ["one"]))
+    assert [path.name for path in (folder / "data").iterdir()] == ["train-00000-of-00001.parquet"]
+
+
+def test_a_readme_that_counts_rows_counts_the_new_ones(folder):
+    readme = folder / "README.md"
+    counted = "dataset_info:\n  splits: [{name: train, num_bytes: 1, num_examples: 1}]\nconfigs:"
+    readme.write_text(readme.read_text().replace("configs:", counted))
+    add_split(folder, "rooms", rows([[[1]], [[2]]], ["one", "two"]))
+    assert len(load_splits(str(folder))["rooms"]) == 2
+
+
+def test_pictures_in_files_go_into_the_folder(folder, tmp_path):
+    """And no folder of files becomes one of Parquet, in which they would be overlooked."""
+    for name in ("images", "masks"):
+        (tmp_path / "files" / name).mkdir(parents=True)
+        Image.new("L", (4, 4), 7).save(tmp_path / "files" / name / "a.png")
+    files = load_splits(str(tmp_path / "files"))["train"]
+    with pytest.raises(DatasetError, match="files has no Parquet files in `data`"):
+        add_split(tmp_path / "files", "more", files)
+    add_split(folder, "more", files.add_column("name", ["a"]))
+    shutil.rmtree(tmp_path / "files")
+    (row,) = load_splits(str(folder))["more"]
+    assert np.asarray(row["image"]).max() == 7 and row["name"] == "a"
 
 
 def test_other_columns_are_refused(folder):

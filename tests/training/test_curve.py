@@ -114,6 +114,11 @@ def test_a_spike_does_not_press_the_curve_flat(tmp_path, figures):
     assert figures[0].axes[0].get_ylim()[1] < 3
 
 
+def test_a_folder_s_dollars_are_no_formula(tmp_path):
+    draw_runs({"$^$": make_log(5), "b": make_log(5)}, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
 def test_runs_are_compared_by_step_from_a_log_or_from_the_newest_complete_checkpoint(tmp_path):
     write_run(tmp_path / "whole-image", make_log())
     for step, text in [(9, {"log_history": make_log(4)}), (20, {"log_history": make_log(20)}), (30, None)]:
@@ -172,6 +177,9 @@ def test_runs_in_folders_of_the_same_name_are_told_apart_by_their_paths(tmp_path
         (None, [], "There is no folder '{run}'."),
         ("", [], "'{run}' holds neither training_log.json nor a complete checkpoint"),
         ("[{", [], "is no JSON: "),
+        ("5", [], "is no training's log, which is a list of entries"),
+        ("[5]", [], "is no training's log"),
+        ("{}", [], "is no training's log"),
         ("[]", [], "has no training loss; was it logged"),
         ('[{"step": 1, "eval_mean_iou": 0.5}]', [], "has no training loss; was it logged"),
         ('[{"step": 1, "loss": 0.5}]', ["--by", "seconds"], "The log of '{run}' doesn't count seconds"),

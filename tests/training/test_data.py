@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -19,14 +20,17 @@ from torchvision.transforms import v2
 
 from fcn_hf import FCNImageProcessor
 from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits
+from fcn_hf.evaluation import evaluate_split
+from tests.helpers import Pointwise
 from training import data, examples
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.data import DataArguments, ScoredRows
 from training.examples import SegmentationDataset, SegmentationStream
 from training.labels import LabelIds, find_id2label
+from training.resume import RunHistory
 from training.scan import read_dataset, scan_dataset, scan_split
 from training.streets import streets_dataset
-from training.train import main
+from training.train import main, trained_model
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ("image", "label")
@@ -198,6 +202,10 @@ def test_a_mask_that_is_not_understood_is_named_by_its_row(as_mask, values, sett
         ({"palette": "black"}, "palette is 'black', but must be a list"),
         ({"label_map": [0, 1]}, r"label_map is \[0, 1\], but must be a mapping"),
         ({"label_map": {"road": 1}}, "'road' is no class id"),
+        ({"label_map": {0: 0.9}}, "0.9 is no class id"),
+        ({"label_map": {0: True}}, "True is no class id"),
+        ({"label_map": {2**40: 1}}, "1099511627776 is no class id .*up to 2147483647"),
+        ({"palette": {"#000000": float("nan")}}, "nan is no class id"),
     ],
 )
 def test_a_palette_or_map_of_another_form_is_refused(settings, message):
@@ -227,6 +235,9 @@ def test_names_come_from_recipe_then_file_then_features_then_numbers(tmp_path):
     assert find_id2label(str(folder), ["p", "q"], feature, ids) == ({0: "p", 1: "q"}, "the recipe")
     with pytest.raises(DatasetError, match=r"id2label of the recipe has the ids \[1, 2\].*without gaps"):
         find_id2label(str(folder), {1: "a", 2: "b"}, feature, ids)
+    for names, named in (("[yes, no]", "0 True"), ("{0: a, 1: null}", "1 None"), ("[[a], b]", r"0 \['a'\]")):
+        with pytest.raises(DatasetError, match=f"id2label of the recipe calls {named}, which is no name.* quotes"):
+            find_id2label(str(folder), yaml.safe_load(names), feature, ids)
 
 
 def test_the_scan_says_what_it_understood(tmp_path, capsys):
@@ -343,17 +354,20 @@ def test_decoding_once_changes_nothing_but_time():
 
 
 @pytest.mark.parametrize("palette", [None, PALETTE], ids=["ids", "colours"])
-def test_masks_saved_as_jpeg_are_refused_whatever_their_ids(palette):
-    stream = io.BytesIO()
-    (as_colours if palette else lambda ids: Image.fromarray(ids.astype(np.uint8)))(next(drawn(1))[1]).save(
-        stream, "JPEG"
-    )
-    mask = Image.open(stream)
+@pytest.mark.parametrize("form", [{"format": "JPEG"}, {"format": "TIFF", "compression": "jpeg"}], ids=str)
+def test_masks_saved_as_jpeg_are_refused_whatever_their_ids(palette, form, tmp_path):
+    path = tmp_path / "mask"
+    make = as_colours if palette else lambda ids: Image.fromarray(ids.astype(np.uint8))
+    make(next(drawn(1))[1]).save(path, **form)
+    mask = Image.open(path)
     with pytest.raises(DatasetError, match="Row 3: the mask is a JPEG, whose compression changes ids.*PNG"):
         LabelIds(palette)(mask, "Row 3")
     picture = Image.new("RGB", mask.size)
-    with pytest.raises(ValueError, match="segmentation map.* is a JPEG.*PNG"):
-        FCNImageProcessor(num_labels=3)(picture, segmentation_maps=mask)
+    for given in (mask, path, str(path)):
+        with pytest.raises(ValueError, match="segmentation map.* is a JPEG.*PNG"):
+            FCNImageProcessor(num_labels=3)(picture, segmentation_maps=given)
+    with pytest.raises(DatasetError, match="Row 0: its label map is a JPEG.*PNG"):
+        evaluate_split(Pointwise(), FCNImageProcessor(), [{"image": picture, "label": mask}], ("image", "label"))
 
 
 def test_rows_of_rare_classes_can_be_drawn_as_often_as_others():
@@ -483,6 +497,31 @@ def test_contradicting_arguments_get_one_sentence(tmp_path, settings, message):
         return
     with pytest.raises(DatasetError, match=message):
         main([recipe])
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 300])
+def test_an_ignored_id_beyond_8_bits_fills_what_is_padded_and_left_out(ignore_index):
+    augmentation = training_augmentation(
+        AugmentationArguments(crop_size=[64, 64], scale=[1, 1], rotation=10, patch_sampling=0.5), ignore_index
+    )
+    processor = FCNImageProcessor(num_labels=3, ignore_index=ignore_index)
+    rows = [{"image": Image.new("RGB", (40, 40)), "label": Image.new("L", (40, 40), 2)}]
+    examples = SegmentationDataset(
+        rows, ("image", "label"), processor, augmentation, label_ids=LabelIds(ignore_index=ignore_index)
+    )
+    labels = torch.cat([examples[0]["labels"] for _ in range(3)])
+    assert labels.unique().tolist() == sorted([2, ignore_index])
+
+
+def test_what_an_augmentation_or_a_worker_can_t_do_is_said_in_one_sentence_by_row():
+    augmentation = training_augmentation(AugmentationArguments(scale=[1e9, 1e9]))
+    rows = [{"image": Image.new("RGB", (40, 40)), "label": Image.new("L", (40, 40), 2)}]
+    examples = SegmentationDataset(rows, ("image", "label"), FCNImageProcessor(num_labels=3), augmentation)
+    workers = torch.utils.data.DataLoader(examples, num_workers=1)
+    arguments = SimpleNamespace(max_steps=1, train_batch_size=1, world_size=1, dataloader_drop_last=False)
+    trainer = SimpleNamespace(args=arguments, train_dataset=examples, train=lambda **settings: list(workers))
+    with pytest.raises(DatasetError, match=r"^Row 0: RuntimeError: Storage size calculation overflowed [^\n]*$"):
+        trained_model(trainer, RunHistory({}))
 
 
 def test_labels_out_of_range_are_named_by_row(tmp_path):

@@ -58,6 +58,15 @@ def test_a_wrong_share_of_hard_pixels_is_refused(share):
         SegmentationLoss(LossArguments(hard_pixels=share), torch.ones(5))
 
 
+def test_the_smallest_share_of_hard_pixels_is_one_pixel(batch):
+    """With none the loss would be 0 for ever."""
+    logits, labels = batch
+    loss = SegmentationLoss(LossArguments(hard_pixels=1e-9), torch.ones(5))
+    each = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
+    torch.testing.assert_close(loss.cross_entropy(logits, labels), each.max())
+    assert loss.cross_entropy(logits, torch.full_like(labels, 255)) == 0
+
+
 @pytest.mark.parametrize("term", ["dice_loss_weight", "lovasz_loss_weight"])
 def test_region_losses_are_zero_for_a_perfect_answer_and_ignore_what_is_unlabelled(batch, term):
     logits, labels = batch
@@ -92,6 +101,8 @@ def test_further_terms_are_part_of_training_but_not_of_evaluation(tiny, tmp_path
     )
     assert more.compute_loss(model.train(), inputs) > plain.compute_loss(model.train(), inputs) + 0.01
     torch.testing.assert_close(more.compute_loss(model.eval(), inputs), plain.compute_loss(model.eval(), inputs))
+    pixel = {"pixel_values": torch.randn(1, 3, 1, 1), "labels": torch.zeros(1, 1, 1, dtype=torch.int64)}
+    assert more.compute_loss(model.train(), pixel).isfinite()
 
 
 def test_a_teacher_s_answers_are_learnt_where_something_is_labelled(tiny, tmp_path, batch):

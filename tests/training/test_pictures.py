@@ -171,6 +171,7 @@ def test_a_legend_wraps_and_shows_every_colour():
     assert found >= {tuple(colour) for colour in colours.tolist()}
     # A name that is wider than the picture has a line of its own.
     assert legend(["a" * 300, "b"], colours[:2]).height == 2 * few.height
+    assert legend(["a\nb\tc"], colours[:1]).tobytes() == legend(["a b c"], colours[:1]).tobytes()
 
 
 def test_names_in_other_languages_are_legible():

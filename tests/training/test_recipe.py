@@ -185,3 +185,14 @@ def test_any_text_as_a_recipe_gives_a_recipe_or_a_sentence(tmp_path, text):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     assert_a_recipe_or_a_sentence(lambda: read_recipes(path, ["--dataset_name", "x", "--output_dir", "out"]))
+
+
+def test_what_is_given_twice_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("dataset_name: x\nlearning_rate: 0.1\nlearning_rate: 0.2\n")
+    with pytest.raises(DatasetError, match="recipe.yaml' learning_rate is given twice"):
+        read_recipes(path, [])
+    with pytest.raises(DatasetError, match="label_map: 3 is given twice"):
+        read_recipe({"dataset_name": "x", "output_dir": "out"}, ["--label_map", "{3: 1, 3: 2}"])
+    path.write_text("dataset_name: x\noutput_dir: &out o\nid2label: &names {0: a, 1: b}\n")
+    assert read_recipes(path, [])[0].data.id2label == {"0": "a", "1": "b"}

@@ -188,3 +188,7 @@ def test_command_refuses_wrong_sizes(tmp_path, capsys):
         main(out=tmp_path / "x", num_scenes=1, height=8)
     assert "too small" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(typer.Exit):
+        main(out=tmp_path / "file" / "x", num_scenes=1, **SMALL)
+    assert "file is a file, but files are to be written into a folder" in capsys.readouterr().err

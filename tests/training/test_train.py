@@ -20,10 +20,11 @@ from fcn_hf.datasets import DatasetError, load_splits
 from fcn_hf.errors import FCNError
 from fcn_hf.evaluation import evaluate_split
 from fcn_hf.upsampling_fcn import bilinear_kernel
-from tests.helpers import run_without_the_package
+from tests.helpers import run_without_the_package, save_tiny
 from training.augmentation import AugmentationArguments, training_augmentation
 from training.examples import SegmentationDataset
-from training.results import save_trained
+from training.recipe import read_recipe
+from training.results import check_output, save_trained
 from training.resume import Checkpoint
 from training.streets import ID2LABEL, streets_dataset
 from training.train import main
@@ -193,6 +194,30 @@ def test_a_run_that_diverges_ends_with_the_step_and_leaves_no_model(streets_fold
     assert not (tmp_path / "out" / "model.safetensors").exists() and not (tmp_path / "out" / "README.md").exists()
 
 
+def test_a_run_takes_the_place_of_nothing_but_a_run_s(tmp_path):
+    """Said before any work; where a run was cut off, the repeat goes on."""
+
+    def check(folder, **settings):
+        check_output(read_recipe({"dataset_name": "x", "output_dir": str(folder), **settings}, []))
+
+    check(tmp_path / "new")
+    (tmp_path / "file").touch()
+    with pytest.raises(FCNError, match="file is a file, but files are to be written into a folder"):
+        check(tmp_path / "file")
+    start = save_tiny(tmp_path / "start")
+    check(start)
+    with pytest.raises(FCNError, match="whose weights the run starts from and would replace"):
+        check(start, model_name_or_path=f"{start}/.")
+    for number, (name, content) in enumerate([("config.json", "{}"), ("config.json", "[]"), ("README.md", "my own")]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(FCNError, match=f"{name} was written by no run and would be replaced"):
+            check(folder)
+        (folder / "training_log.json").write_text("[]")
+        check(folder)
+
+
 def test_weights_that_are_not_finite_are_not_stored(tiny, tmp_path):
     model = tiny()
     model.heads["semantic"].score_fr.bias.data[0] = float("nan")
@@ -200,6 +225,15 @@ def test_weights_that_are_not_finite_are_not_stored(tiny, tmp_path):
     with pytest.raises(FCNError, match="heads.semantic.score_fr.bias of the trained model aren't all finite"):
         save_trained(SimpleNamespace(folder=tmp_path / "out"), trainer, model)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_run_s_card_does_not_speak_for_other_weights(tiny, tmp_path):
+    """Scoring, after which there is a card again, takes its time and may fail."""
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    trainer = FCNTrainer(tiny(), args=arguments, processing_class=FCNImageProcessor(num_labels=5))
+    (tmp_path / "README.md").write_text("mean IoU 100")
+    save_trained(SimpleNamespace(folder=tmp_path, model=SimpleNamespace(weights_dtype="float32")), trainer, tiny())
+    assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "README.md").exists()
 
 
 def test_pictures_that_make_no_step_are_told(streets_folder, tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcn_hf.files import written_aside
+from fcn_hf.files import check_folder, written_aside
 from training.streets.dataset import ID2LABEL, check_arguments, streets_dataset
 
 CARD = """---
@@ -45,6 +45,7 @@ def main(
     out = out.resolve()
     try:
         check_arguments(num_scenes, seed, height, width)
+        check_folder(out.parent)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"{out} exists and is not an empty folder; pass another --out or remove it")
     except ValueError as error:

@@ -117,6 +117,16 @@ def test_float64_becomes_float32(tmp_path):
     assert copy.getvalue() == layer.blobs[0].read().tobytes() == numbers.astype("<f4").tobytes()
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e39])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, number):
+    net = MESSAGES["NetParameter"]()
+    net.layer.add(name="conv", type="Convolution").blobs.add(double_data=[0, number]).shape.dim.append(2)
+    (layer,) = read_caffemodel(write(tmp_path / "net.caffemodel", net))
+    for use in (layer.blobs[0].read, lambda: layer.blobs[0].copy_to(io.BytesIO())):
+        with pytest.raises(CaffeFileError, match="numbers behind byte .* aren't finite"):
+            use()
+
+
 def test_unknown_old_types_are_numbered(tmp_path):
     net = MESSAGES["NetParameter"]()
     for number in (14, 39, 77):

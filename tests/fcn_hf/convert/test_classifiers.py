@@ -314,6 +314,12 @@ WRONG = {
     "bias": ("alexnet", replaced("features.3.bias", 5), r"conv2.bias has shape \(5,\); expected \(6,\)"),
     "a number": ("vgg", replaced("features.0.weight"), r"features.0.weight has shape \(\); expected four axes"),
     "a vector": ("vgg", replaced("classifier.3.weight", 144), r"classifier.3.weight has shape \(144,\)"),
+    "a name": ("vgg", replaced("features.last.weight", 2, 2, 1, 1), "features.last.weight isn't part of a VGG"),
+    "no number": (
+        "alexnet",
+        lambda state: state["features.3.bias"].fill_(torch.nan),
+        "conv2.bias has numbers .* finite",
+    ),
     "another net": ("vgg", lambda state: state.update(net(state)), "not VGG, AlexNet or GoogLeNet"),
 }
 
@@ -339,6 +345,12 @@ def test_what_a_googlenet_lacks_is_named(googlenet, key):
     del state[key]
     with pytest.raises(ConversionError, match=f"{re.escape(key)} is missing"):
         module.convert_classifier(state, "googlenet.pth").check()
+
+
+def test_a_googlenet_s_scorer_of_one_axis_is_named(googlenet):
+    state = {**googlenet.state_dict(), "fc.weight": torch.zeros(3)}
+    with pytest.raises(ConversionError, match=r"fc.weight has shape \(3,\); expected two axes"):
+        module.convert_classifier(state, "googlenet.pth")
 
 
 @pytest.mark.parametrize(

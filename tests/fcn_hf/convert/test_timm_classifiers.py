@@ -80,6 +80,7 @@ def test_names_of_packages_files_and_weights_are_told_from_others():
         ("resnet10t", {}, "resnet10t averages its map.*num_labels"),
         ("vit_tiny_patch16_224", {"num_labels": 2}, "vit_tiny_patch16_224: .*225x225.*any size"),
         ("resnet10t", {"num_labels": 2, "architecture": "resnet18"}, "not the weights of ResNet as timm has it"),
+        ("resnet10t", {"num_labels": 2, "architecture": "resnet-18x"}, "no classifier 'resnet-18x'; timm has"),
         ("resnet10t", {"num_labels": 2, "id2label": {0: "a"}}, "id2label names 1 classes, but num_labels=2"),
     ],
 )

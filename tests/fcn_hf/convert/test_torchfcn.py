@@ -68,7 +68,7 @@ def test_every_layer_matters_in_the_parity(name):
 
 
 @pytest.mark.parametrize(
-    "form", ["state dict", "checkpoint", "legacy", "DataParallel", "float16 checkpoint", "safetensors"]
+    "form", ["state dict", "parameters", "checkpoint", "legacy", "DataParallel", "float16 checkpoint", "safetensors"]
 )
 def test_all_forms_of_files_give_the_same_tensors(tmp_path, form):
     state = TorchFCN("FCN16s").state_dict()
@@ -80,6 +80,8 @@ def test_all_forms_of_files_give_the_same_tensors(tmp_path, form):
     elif form == "legacy":
         path = save(tmp_path, "FCN16s", state, _use_new_zipfile_serialization=False)
         assert path.read_bytes()[:2] != b"PK"
+    elif form == "parameters":
+        path = save(tmp_path, "FCN16s", dict(TorchFCN("FCN16s").named_parameters()))
     elif form == "DataParallel":
         path = save(tmp_path, "FCN16s", torch.nn.DataParallel(TorchFCN("FCN16s")).state_dict())
     elif form.endswith("checkpoint"):
