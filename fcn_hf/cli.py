@@ -23,7 +23,8 @@ from .films import is_film
 from .prediction import WHOLE_PICTURE, InferenceMode, load_model
 from .prediction import load_on_device as load
 from .segment_command import write_film, write_masks, write_rows
-from .terminal import complain, console, printable, stderr, warn
+from .terminal import complain, console, stderr, warn
+from .text import printable
 
 # What the package has to say besides, such as that only the first page of a file was taken.
 logging.getLogger(__package__).addHandler(

@@ -13,7 +13,7 @@ except ImportError as error:
 
 from .errors import FCNError
 from .metrics import ConfusionMatrix
-from .terminal import printable
+from .text import printable
 
 # From paper white to a blue that white text can be read on; grey for the rows of classes without a pixel.
 COLOURS = LinearSegmentedColormap.from_list("share", ["#ffffff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])

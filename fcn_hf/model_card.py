@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from .configuration_fcn import FCNConfig
-from .terminal import printable
+from .text import printable
 
 TEMPLATE = """---
 {{ card_data }}

@@ -7,7 +7,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from .configuration_fcn import FCNConfig
-from .terminal import printable
+from .text import printable
 
 if TYPE_CHECKING:
     from .export import Calibration, ExportReport

@@ -19,7 +19,8 @@ from .memory import spare_memory
 from .metrics import distinct_names
 from .palettes import check_ids_fit, class_colours, label_picture
 from .prediction import WHOLE_PICTURE, InferenceMode, load_on_device, predict
-from .terminal import complain, console, printable, stderr, warn
+from .terminal import complain, console, stderr, warn
+from .text import printable
 from .tiles import is_huge, predict_in_tiles, tiling_for
 
 # What each mask says of itself, so that it may be written anew.

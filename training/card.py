@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult
 from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.files import write_aside
 from fcn_hf.model_card import model_card
-from fcn_hf.terminal import printable
+from fcn_hf.text import printable
 from training.recipe import Recipe
 
 SCORES = {

@@ -17,7 +17,7 @@ from fcn_hf.evaluation import label_arguments
 from fcn_hf.image_inputs_fcn import read_rgb
 from fcn_hf.palettes import class_colours, fitted_mask, overlay
 from fcn_hf.prediction import evaluation_mode, predict
-from fcn_hf.terminal import printable
+from fcn_hf.text import printable
 from training.data import ScoredRows, length
 
 WIDTH = 960  # pixels: what a model card shows without scaling

@@ -11,7 +11,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from fcn_hf.datasets import DatasetError, find_columns, find_split, load_splits, numbered_rows
-from fcn_hf.terminal import printable
+from fcn_hf.text import printable
 from training.data import DataArguments, ScoredRows, length, read_row
 from training.labels import LARGEST_GUESS, LabelIds, find_id2label
 

@@ -67,8 +67,9 @@ def test_network_and_picture_meet_on_the_device(monkeypatch, model_folders, nois
         return [torch.zeros(target_sizes[0])]
 
     monkeypatch.setattr(segmenter.processor, "post_process_semantic_segmentation", post_process)
+    monkeypatch.setattr(inference, "check_scores", lambda scores: places.append(scores.device.type))
     segmenter.segment(noise_picture(40, 30))
-    assert places == ["meta"]
+    assert places == ["meta", "meta"]
 
 
 def test_networks_are_explained_on_the_device(monkeypatch, model_folders, noise_picture):
