@@ -47,8 +47,10 @@ def draw_confusion(matrix: ConfusionMatrix, path: Path, title: str) -> None:
     true = matrix.counts.sum(axis=1, keepdims=True)
     shares = np.divide(matrix.counts, true, out=np.full(matrix.counts.shape, np.nan), where=true > 0)
     classes = matrix.num_labels
-    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..." for name in matrix.label_names]
-    names = list(map(printable, names))
+    names = [
+        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+        for name in map(printable, matrix.label_names)
+    ]
     numbered = classes <= MOST_NUMBERED
     cell = 0.52 if numbered else 0.19  # inches
     text_size = 9 if numbered else 7.5

@@ -14,7 +14,7 @@ import PIL.Image
 import pyarrow
 
 from .errors import FCNError, hub_reason
-from .files import LFS_REMEDY, is_lfs_pointer
+from .files import LFS_REMEDY, find_lfs_pointer
 
 IMAGE_COLUMNS = ("image", "pixel_values", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "mask", "annotation", "semantic_segmentation", "segmentation_mask")
@@ -61,8 +61,7 @@ def load_splits(
         raise
     except Exception as error:  # datasets passes on whatever its readers meet, some of it inside errors of its own
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
-        pointers = (path for path in Path(name).rglob("*.*") if path.is_file() and is_lfs_pointer(path))
-        pointer = next(pointers, None) if os.path.isdir(name) else None
+        pointer = find_lfs_pointer(name, "**/*.*")
         reason = hub_reason(cause or error) if pointer is None else f"{pointer} {LFS_REMEDY}"
         raise DatasetError(f"The dataset {name!r} can't be loaded: {reason}") from error
 
@@ -209,6 +208,13 @@ def _find_column(features: Mapping[str, Any], kind: str, named: str | None, comm
     if not found:
         raise DatasetError(f"No {kind} column recognised among the image columns {pictures}; name it.")
     return found[0]
+
+
+def check_filled(row: Mapping[str, Any], columns: Iterable[str], where: str) -> None:
+    """Raise `DatasetError`, beginning with `where`, if the row has nothing in one of the columns."""
+    for column in columns:
+        if row[column] is None:
+            raise DatasetError(f"{where} has nothing in the column {column!r}; fill it, or take the row out.")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .datasets import DatasetError, numbered_rows
+from .datasets import DatasetError, check_filled, numbered_rows
 from .errors import UNREACHABLE, FCNError, hub_reason, in_one_line
 from .image_inputs_fcn import LOSSY_MAP, is_lossy, reduced_labels
 from .metrics import ConfusionMatrix, distinct_names
@@ -63,10 +63,8 @@ def evaluate_split(
     reduces = getattr(processor, "do_reduce_labels", False)
     image_column, label_column = columns
     for where, row in numbered_rows(rows, numbers=numbers):
+        check_filled(row, columns, where)
         try:
-            missing = [column for column in columns if row[column] is None]
-            if missing:
-                raise DatasetError(f"it has nothing in the column {missing[0]!r}; fill it, or take the row out.")
             if is_lossy(row[label_column]):
                 raise DatasetError(f"its label map {LOSSY_MAP}.")
             prediction, label = predict(model, processor, row[image_column], mode), np.asarray(row[label_column])

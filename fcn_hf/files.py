@@ -51,6 +51,13 @@ def is_lfs_pointer(path: Path) -> bool:
         return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
+def find_lfs_pointer(folder: str | Path, pattern: str) -> Path | None:
+    """The first Git LFS pointer among the files in a folder whose paths match; None, too, if it is no folder."""
+    if not os.path.isdir(folder):
+        return None
+    return next((path for path in Path(folder).glob(pattern) if path.is_file() and is_lfs_pointer(path)), None)
+
+
 @contextmanager
 def written_aside(folder: str | Path) -> Iterator[Path]:
     """An empty folder to write in, whose contents move into `folder` when all of them are written.

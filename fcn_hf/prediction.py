@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from .configuration_fcn import FCNConfig, check_id2label
 from .errors import FCNError, hub_reason
-from .files import LFS_REMEDY, is_lfs_pointer
+from .files import LFS_REMEDY, find_lfs_pointer
 from .image_inputs_fcn import open_picture
 from .memory import keep_freed_memory
 from .optimization import optimize
@@ -90,8 +89,8 @@ def loading(name: str, failed: str = "No model could be loaded from") -> Iterato
     except ImportError:
         raise
     except Exception as error:  # transformers passes on whatever the readers of its files meet
-        pointers = [path.name for path in Path(name).glob("*.*") if path.is_file() and is_lfs_pointer(path)]
-        reason = f"{pointers[0]} {LFS_REMEDY}" if pointers else hub_reason(error)
+        pointer = find_lfs_pointer(name, "*.*")
+        reason = hub_reason(error) if pointer is None else f"{pointer.name} {LFS_REMEDY}"
         if "ignore_mismatched_sizes" in reason:
             reason = "its weights aren't of the shapes that its config asks for, as the report above says."
         raise FCNError(f"{failed} {name!r}: {reason}") from error

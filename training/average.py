@@ -19,7 +19,6 @@ if __package__ in (None, ""):
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor
 from fcn_hf.convert.model_folder import check_destination
 from fcn_hf.errors import FCNError
-from fcn_hf.files import check_folder
 from fcn_hf.prediction import loading, read_net
 from training.limits import check_value
 from training.model import check_values_alike
@@ -94,7 +93,7 @@ def main(
 ) -> None:
     """Average the weights of nets that were trained from the same start."""
     check_value("weights_dtype", weights_dtype)
-    check_folder(out)
+    check_destination(out)
     models, processors = [], []
     for run in runs:
         try:
@@ -105,7 +104,6 @@ def main(
             raise SystemExit(f"No average of {', '.join(runs)}: {error}") from error
     for run, processor in zip(runs, processors, strict=True):
         check_values_alike(run, processor, processors[0])
-    check_destination(out)
     export_model(average(models, weight or [1.0] * len(models)), processors[0], out, getattr(torch, weights_dtype))
     print(f"{out} is ready: {' + '.join(runs)}.")
 

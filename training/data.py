@@ -10,7 +10,7 @@ import torch
 import yaml
 from datasets.distributed import split_dataset_by_node
 
-from fcn_hf.datasets import DatasetError, numbered_rows, reading
+from fcn_hf.datasets import DatasetError, check_filled, numbered_rows, reading
 from fcn_hf.image_inputs_fcn import read_picture
 from training.labels import LabelIds, read_names
 from training.limits import check_values
@@ -150,9 +150,7 @@ def read_row(
         `DatasetError`: beginning with `where`, if one is missing or can't be read, or their sizes differ.
     """
     image_column, label_column = columns
-    for column in columns:
-        if row[column] is None:
-            raise DatasetError(f"{where} has nothing in the column {column!r}; fill it, or take the row out.")
+    check_filled(row, columns, where)
     with reading(where):
         ids = label_ids(row[label_column], where)
         picture = read_picture(row[image_column], "its picture", True, None, 3)

@@ -75,7 +75,7 @@ def test_a_row_that_cannot_be_scored_is_named(rows):
         score(rows)
     for column in ("label", "image"):
         rows[0][column] = None
-        with pytest.raises(DatasetError, match=f"Row 0: it has nothing in the column '{column}'"):
+        with pytest.raises(DatasetError, match=f"Row 0 has nothing in the column '{column}'"):
             score(rows)
 
 

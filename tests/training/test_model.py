@@ -174,11 +174,15 @@ def test_an_average_of_nets_is_that_of_their_weights_and_statistics(tiny, tmp_pa
         main([str(folders[0])], folders[2], weights_dtype="half")
     FCNImageProcessor(num_labels=5, image_mean=[0.5] * 3).save_pretrained(folders[1])
     with pytest.raises(FCNError, match="b' wants pictures with image_mean"):
-        main([str(folder) for folder in folders[:2]], folders[2])
+        main([str(folder) for folder in folders[:2]], tmp_path / "none")
+    # Before any net is looked for.
+    with pytest.raises(FCNError, match="config.json already exists and is left as it is"):
+        main(["nowhere"], folders[0] / "config.json")
     with pytest.raises(FCNError, match="config.json is a file"):
-        main([str(folders[0])], folders[0] / "config.json")
+        main(["nowhere"], folders[0] / "config.json" / "none")
     with pytest.raises(SystemExit, match="No average of nowhere"):
-        main(["nowhere"], folders[2])
+        main(["nowhere"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
