@@ -206,7 +206,8 @@ class _FCNImageProcessing(BaseImageProcessor):
             (num_labels, height, width). Resizing is bilinear, `align_corners=False`.
 
         Raises:
-            ValueError: not one target size per picture, or one that is not two positive integers.
+            ValueError: not one target size per picture, one that is not two positive integers, or scores that aren't
+                finite: NaN is larger than whatever else to `max`.
         """
         scores = list(outputs.logits)
         if target_sizes is not None:
@@ -224,7 +225,14 @@ class _FCNImageProcessing(BaseImageProcessor):
                 for score, crop, target in zip(scores, crops, targets, strict=True)
             ]
         # On CPUs torch's max along a dimension that isn't the last in memory is several times as fast as its argmax.
-        maps = [score.max(dim=0).indices for score in scores]
+        highest = [score.max(dim=0) for score in scores]
+        for index, (values, _) in enumerate(highest):
+            if not torch.isfinite(values).all():
+                raise ValueError(
+                    f"the logits of picture {index} aren't finite, so that its map would mean nothing: inside the net, "
+                    f"numbers exceed {values.dtype}, or its weights are damaged"
+                )
+        maps = [ids for _, ids in highest]
         if not return_segmentation_scores:
             return maps
         return [

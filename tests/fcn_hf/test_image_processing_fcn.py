@@ -532,6 +532,15 @@ def test_post_processing_stretches_logits_whose_size_has_nothing_to_do_with_padd
         assert torch.equal(result.segmentation, expected.argmax(0))
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("targets", [None, [(6, 7), (9, 4)]])
+def test_post_processing_refuses_scores_that_are_not_finite(processor_class, wrong, targets):
+    logits = torch.zeros(2, 5, 6, 7)
+    logits[1, :, 2, 3] = wrong
+    with pytest.raises(ValueError, match="the logits of picture 1 aren't finite"):
+        processor_class().post_process_semantic_segmentation(SimpleNamespace(logits=logits), targets)
+
+
 def test_post_processing_without_target_sizes_keeps_the_logits_size(processor_class):
     logits = torch.randn(2, 5, 6, 7)
     maps = processor_class().post_process_semantic_segmentation(SimpleNamespace(logits=logits))

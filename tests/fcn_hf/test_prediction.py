@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
+from transformers import (
+    ImageSegmentationPipeline,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    pipeline,
+)
 
 from fcn_hf import FCNForSemanticSegmentation, FCNImageProcessor, explain_pixel
 from fcn_hf.errors import FCNError
@@ -226,15 +232,43 @@ def test_what_is_not_normalised_needs_no_statistics(tmp_path, switch):
     assert predict(*load_model(str(tmp_path)), Image.new("RGB", (24, 20))).shape == (20, 24)
 
 
-def test_batches_of_the_pipeline_are_what_each_picture_gives_alone(tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"do_resize": True, "size": {"height": 24, "width": 32}}])
+def test_batches_of_the_pipeline_are_what_each_picture_gives_alone(tmp_path, settings):
     save_tiny(tmp_path)
-    pictures = [Image.effect_noise(size, 90).convert("RGB") for size in ((32, 24), (40, 30))]
-    resizing = FCNImageProcessor(do_resize=True, size={"height": 24, "width": 32})
-    segment = pipeline("image-segmentation", model=str(tmp_path), image_processor=resizing)
-    for alone, together in zip(segment(pictures), segment(pictures, batch_size=2), strict=True):
-        assert [part["label"] for part in alone] == [part["label"] for part in together]
-        masks = [np.concatenate([np.asarray(part["mask"]) for part in parts]) for parts in (alone, together)]
+    sizes = [(32, 24), (40, 30), (24, 32), (40, 30), (32, 24)]
+    pictures = [Image.effect_noise(size, 90).convert("RGB") for size in sizes]
+    segment = pipeline("image-segmentation", model=str(tmp_path), image_processor=FCNImageProcessor(**settings))
+    for picture, parts in zip(pictures, segment(pictures, batch_size=4), strict=True):
+        alone = segment(picture)
+        assert {part["mask"].size for part in parts} == {picture.size}
+        assert len(alone) > 1 and [part["label"] for part in alone] == [part["label"] for part in parts]
+        masks = [np.stack([np.asarray(part["mask"]) for part in each]) for each in (alone, parts)]
         assert np.mean(masks[0] != masks[1]) < 0.01
+
+
+def test_a_batch_of_several_sizes_goes_through_the_net_once_for_each(tmp_path, monkeypatch):
+    segment = pipeline("image-segmentation", model=str(save_tiny(tmp_path)))
+    seen, forward = [], segment.model.forward
+    monkeypatch.setattr(
+        segment.model, "forward", lambda pixel_values: seen.append(pixel_values.shape) or forward(pixel_values)
+    )
+    segment([Image.new("RGB", size) for size in ((32, 24), (40, 30), (32, 24))], batch_size=3)
+    assert seen == [(2, 3, 24, 32), (1, 3, 30, 40)]
+
+
+def test_the_pipeline_of_other_models_is_that_of_transformers():
+    """Their batches are joined to one tensor, as they'd be without `fcn_hf`."""
+    model = SegformerForSemanticSegmentation(
+        SegformerConfig(num_labels=3, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4)
+    ).eval()
+    processor = SegformerImageProcessor(size={"height": 64, "width": 64})
+    segment = pipeline("image-segmentation", model=model, image_processor=processor)
+    pictures = [Image.effect_noise(size, 90).convert("RGB") for size in ((40, 30), (32, 24))]
+    plain = ImageSegmentationPipeline(model=model, image_processor=processor)
+    assert isinstance(segment.preprocess(pictures[0])["pixel_values"], torch.Tensor)
+    for ours, theirs in zip(segment(pictures, batch_size=2), plain(pictures, batch_size=2), strict=True):
+        assert [part["label"] for part in ours] == [part["label"] for part in theirs]
+        assert [part["mask"].tobytes() for part in ours] == [part["mask"].tobytes() for part in theirs]
 
 
 def test_batches_of_the_pipeline_take_any_size_up_to_what_is_padded_to(tmp_path):
