@@ -1,8 +1,7 @@
 """Masks of pictures, scores of a dataset split, and files for other programs, from any FCN."""
 
-import json as json_format
 import logging
-import math
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from .errors import FCNError
-from .files import check_file, write_aside
+from .files import check_file, is_png_of, write_aside
 from .films import is_film
 from .prediction import WHOLE_PICTURE, InferenceMode, load_model
 from .prediction import load_on_device as load
@@ -51,6 +50,11 @@ ROWS = "Masks of a dataset"
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; the accelerator, if there is one.")]
 
 
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that this command didn't write, too.")
+]
+
+
 class ComputeDtype(StrEnum):
     """What `--dtype` takes where masks are made."""
 
@@ -78,14 +82,6 @@ ScalesOption = Annotated[
 MirrorOption = Annotated[
     bool, typer.Option("--mirror", help="Average with the mirrored picture.", rich_help_panel=LOOKS)
 ]
-
-
-def nan_to_null(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores for a JSON file, which knows no NaN: a class that never occurs has `null` for its IoU."""
-    return {
-        name: nan_to_null(value) if isinstance(value, dict) else None if math.isnan(value) else value
-        for name, value in scores.items()
-    }
 
 
 def read_window(text: str) -> tuple[int, int]:
@@ -131,9 +127,7 @@ def segment(
     ],
     device: DeviceOption = None,
     dtype: DtypeOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that this command didn't write.")
-    ] = False,
+    overwrite: OverwriteOption = False,
     window: WindowOption = None,
     overlap: OverlapOption = 0.5,
     scales: ScalesOption = "1",
@@ -227,6 +221,7 @@ def evaluate(
     confusion: Annotated[
         Path | None, typer.Option(help="PNG file for the confusion matrix.", rich_help_panel=MORE_SCORES)
     ] = None,
+    overwrite: OverwriteOption = False,
     window: WindowOption = None,
     overlap: OverlapOption = 0.5,
     scales: ScalesOption = "1",
@@ -238,18 +233,30 @@ def evaluate(
     """
     # Commands import what they alone need: the `datasets` library takes a second and 90 MB.
     from .datasets import find_columns, find_split, load_splits
-    from .evaluation import HubMeanIoU, Metric, PictureScores, computed, evaluate_split, label_arguments
+    from .evaluation import (
+        HubMeanIoU,
+        Metric,
+        PictureScores,
+        computed,
+        evaluate_split,
+        is_json_of_scores,
+        label_arguments,
+        write_json,
+    )
     from .metrics import BoundaryF1, ConfusionMatrix
     from .processes import join_processes
 
     mode = inference_mode(window, overlap, scales, mirror)
+    is_own: dict[Path | None, Callable[[Path], bool]] = {json: is_json_of_scores, per_image: PictureScores.wrote}
+    if confusion is not None:
+        from .confusion_picture import SOFTWARE, check_drawable, draw_confusion
+
+        is_own[confusion] = partial(is_png_of, SOFTWARE)
     files = [path for path in (json, per_image, confusion) if path is not None]
     if len({path.resolve() for path in files}) < len(files):
         raise FCNError("--json, --per-image and --confusion name one file more than once; give each a name of its own.")
     for path in files:
-        check_file(path)
-    if confusion is not None:
-        from .confusion_picture import check_drawable, draw_confusion
+        check_file(path, is_own[path], overwrite)
     process, processes = join_processes()
     if processes > 1 and (metric is not None or per_image is not None):
         raise FCNError("--metric and --per-image want all rows in one process; leave them out, or torchrun.")
@@ -297,7 +304,7 @@ def evaluate(
             f"id {arguments[1]} is a class in these masks, give it another id."
         )
     if json is not None:
-        write_aside(json, lambda path: path.write_text(json_format.dumps(nan_to_null(scores), indent=2) + "\n"))
+        write_aside(json, partial(write_json, scores))
     if per_image is not None:
         write_aside(per_image, pictures.write_csv)
     if confusion is not None:
@@ -364,13 +371,14 @@ def export(
     calibration_pictures: Annotated[int, typer.Option(min=1, help="int8: how many of its pictures calibrate.")] = 32,
     image_column_name: Annotated[str | None, typer.Option(help="Column of the pictures, if not recognised.")] = None,
     label_column_name: Annotated[str | None, typer.Option(help="Column of the label maps, if not recognised.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Write a model as an ONNX file, compared with the model before it is put into place."""
     from .datasets import find_columns, find_split, load_splits
     from .export import Calibration, check_export, export_onnx
     from .onnx_card import score_rows
 
-    check_export(out, dtype, dataset is not None)
+    check_export(out, dtype, dataset is not None, overwrite)
     calibration = None
     if dataset is not None:
         rows = find_split(load_splits(dataset), split)

@@ -26,6 +26,8 @@ MOST_NUMBERED = 30
 # matplotlib draws 65,536 pixels a side at most.
 MOST_CLASSES = 2000
 LONGEST_NAME = 60
+SOFTWARE = "fcn-hf evaluate"
+"""What each picture says of itself, so that it may be written anew."""
 
 
 def check_drawable(num_labels: int) -> None:
@@ -95,4 +97,5 @@ def draw_confusion(matrix: ConfusionMatrix, path: Path, title: str) -> None:
     note = "% of each true class's pixels" + ("; grey: no pixels of the class" if np.isnan(shares).any() else "")
     figure.text(0.15 / width, 1 - 0.4 / height, note, va="top", fontsize=9, color=TEXT_COLOUR)
     # Tight: a title longer than the matrix is wide widens the picture.
-    figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.15)
+    software = {"Software": SOFTWARE}
+    figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.15, metadata=software)

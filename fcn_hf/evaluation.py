@@ -1,6 +1,8 @@
 """A dataset split and a model -> scores, and what counts them."""
 
 import csv
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,6 +90,8 @@ class PictureScores:
         num_labels, ignore_index, label_names: as in `ConfusionMatrix`.
     """
 
+    COLUMNS = ("row", "mean_iou", "pixel_accuracy")
+
     def __init__(self, num_labels: int, ignore_index: int = 255, label_names: Sequence[str] | None = None):
         self._arguments = (num_labels, ignore_index, label_names)
         self._scores: list[tuple[float, float]] = []
@@ -115,9 +119,36 @@ class PictureScores:
         """Write `worst_first` as a table with the columns row, mean_iou and pixel_accuracy; NaN is left empty."""
         with path.open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["row", "mean_iou", "pixel_accuracy"])
+            table.writerow(self.COLUMNS)
             for row, *scores in self.worst_first():
                 table.writerow([row, *("" if np.isnan(score) else f"{score:.6f}" for score in scores)])
+
+    @classmethod
+    def wrote(cls, path: Path) -> bool:
+        """Whether a file is a table of `write_csv`."""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline(100).rstrip("\n") == ",".join(cls.COLUMNS)
+
+
+def write_json(scores: Mapping[str, Any], path: Path) -> None:
+    """Write a split's scores, NaN as `null`: JSON knows no NaN, which a class that never occurs has for its IoU."""
+    path.write_text(json.dumps(_nan_to_null(scores), indent=2) + "\n")
+
+
+def _nan_to_null(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _nan_to_null(value) if isinstance(value, Mapping) else None if math.isnan(value) else value
+        for name, value in scores.items()
+    }
+
+
+def is_json_of_scores(path: Path) -> bool:
+    """Whether a file is one of `write_json`."""
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return False
+    return isinstance(scores, dict) and {"mean_iou", "per_class_iou"} <= scores.keys()
 
 
 class MetricError(FCNError):

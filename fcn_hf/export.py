@@ -21,7 +21,7 @@ from .errors import FCNError, in_one_line
 from .evaluation import evaluate_split
 from .files import check_file, written_aside
 from .image_inputs_fcn import open_picture
-from .onnx_card import onnx_card
+from .onnx_card import is_card_of, onnx_card
 
 TOLERANCES = {"float32": 1e-4, "float16": 0.05, "int8": 0.5}
 """By dtype, how far a file's logits may be from the model's, as a share of the largest: a bound for what is broken.
@@ -186,7 +186,7 @@ def export_onnx(
             model's; then nothing was written.
         `ImportError`: if ONNX's libraries aren't installed.
     """
-    check_export(path, dtype, calibration is not None)
+    check_export(path, dtype, calibration is not None, overwrite=True)
     if model.config.model_type != FCNConfig.model_type:
         raise FCNError(f"{model_id} is a {model.config.model_type}; fcn-hf exports FCNs, optimum-cli other models.")
     channels = model.config.num_channels
@@ -220,8 +220,8 @@ def card_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.md")
 
 
-def check_export(path: Path, dtype: str, calibrated: bool) -> None:
-    """See, before any work, that a file can be exported as it is asked for.
+def check_export(path: Path, dtype: str, calibrated: bool, overwrite: bool) -> None:
+    """See, before any work, that a file can be exported as it is asked for; arguments are those of the command.
 
     Raises:
         `FCNError`: if it can't.
@@ -234,7 +234,7 @@ def check_export(path: Path, dtype: str, calibrated: bool) -> None:
     if (dtype == "int8") is not calibrated:
         raise FCNError("int8, and no other dtype, is calibrated on a dataset: pass --dataset with --dtype int8.")
     for file in (path, card_path(path)):
-        check_file(file)
+        check_file(file, lambda _: is_card_of(path.name, card_path(path)), overwrite)
     if not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))):
         raise ImportError("Exports need onnx, onnxruntime and onnxscript: pip install 'fcn-hf[onnx]'.")
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from PIL import Image
+
 from .errors import FCNError
 
 try:
@@ -34,15 +36,35 @@ def check_folder(folder: str | Path) -> None:
         raise FCNError(f"{nearest} can't be written in; change its permissions, or name another folder.")
 
 
-def check_file(path: Path) -> None:
-    """See, before any work, that a file can be written at `path`, or replaced there.
+def check_file(path: Path, is_own: Callable[[Path], bool], overwrite: bool = False) -> None:
+    """See, before any work, that a file can be written at `path`, and takes the place of nothing that is to stay.
+
+    Args:
+        is_own: whether a file is one that the command has written before, and may write anew.
+        overwrite: replace any file.
 
     Raises:
-        `FCNError`: if it is a folder, or `check_folder` refuses the one that it is to be in.
+        `FCNError`: if there is a folder, a device or a pipe; if there is a file that isn't empty nor to be replaced; or
+            if `check_folder` refuses the folder that it is to be in.
     """
     if path.is_dir():
         raise FCNError(f"{path} is a folder, but a file is to be written there; name a file in it.")
+    if path.exists() and not path.is_file():
+        raise FCNError(f"{path} is a device or a pipe, but a file is to be written there; name another.")
     check_folder(path.parent)
+    if overwrite or not os.path.lexists(path):
+        return
+    if not path.exists() or (path.stat().st_size > 0 and not is_own(path)):
+        raise FCNError(f"{path} is there, and not this command's own; name another, or pass --overwrite to replace it.")
+
+
+def is_png_of(software: str, path: Path) -> bool:
+    """Whether a file is a PNG that says of itself that `software`, such as "fcn-hf segment", wrote it."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == software
+    except Exception:  # whatever Pillow meets in a file that is no picture
+        return False
 
 
 def is_lfs_pointer(path: Path) -> bool:

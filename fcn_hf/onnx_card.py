@@ -1,6 +1,7 @@
 """The card that lies beside an ONNX file: what goes in, what comes out, how to run it, what was measured."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
@@ -125,6 +126,14 @@ def onnx_card(
             calibrating=calibration and min(calibration.pictures, len(calibration.rows)),
         )
     )
+
+
+def is_card_of(file: str, path: Path) -> bool:
+    """Whether there is a card at `path`, and of an ONNX file of that name."""
+    try:
+        return f"`{file}` gives one of " in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def score_rows(scores: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[str]]]:

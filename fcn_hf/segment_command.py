@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 from rich.markup import escape
 from rich.progress import Progress, track
 from typer import Exit
 
 from .errors import FCNError, in_one_line
-from .files import check_file, check_folder, write_aside
+from .files import check_file, check_folder, is_png_of, write_aside
 from .films import check_target, segment_film
 from .memory import spare_memory
 from .metrics import distinct_names
@@ -23,8 +23,8 @@ from .terminal import complain, console, stderr, warn
 from .text import printable
 from .tiles import is_huge, predict_in_tiles, tiling_for
 
-# What each mask says of itself, so that it may be written anew.
-WRITTEN_BY = {"Software": "fcn-hf segment"}
+SOFTWARE = "fcn-hf segment"
+"""What each mask says of itself, so that it may be written anew."""
 
 
 def write_masks(
@@ -38,8 +38,7 @@ def write_masks(
     colours = class_colours(net.config)
     names = distinct_names(net.config.id2label[index] for index in range(net.config.num_labels))
     own_mark = PngImagePlugin.PngInfo()
-    for key, text in WRITTEN_BY.items():
-        own_mark.add_text(key, text)
+    own_mark.add_text("Software", SOFTWARE)
     failures, tiling = 0, None
     with Progress(console=stderr, transient=True) as progress:
         for target, path in progress.track(targets.items(), description="Segmenting"):
@@ -81,23 +80,9 @@ def mask_targets(images: list[Path], out: Path, overwrite: bool) -> dict[Path, P
             raise FCNError(f"{targets[target]} and {path} would both become {target}; rename one, or use two folders.")
         if target.resolve() == path.resolve():
             raise FCNError(f"The mask of {path} would overwrite it; choose another folder for --out.")
-        check_file(target)
-        if os.path.lexists(target) and not overwrite and not is_own_mask(target):
-            raise FCNError(
-                f"{target} is there and no mask that fcn-hf segment wrote; choose another folder for --out, or pass "
-                "--overwrite."
-            )
+        check_file(target, partial(is_png_of, SOFTWARE), overwrite)
         targets[target] = path
     return targets
-
-
-def is_own_mask(path: Path) -> bool:
-    """Whether `segment` wrote a file."""
-    try:
-        with Image.open(path) as picture:
-            return WRITTEN_BY.items() <= picture.info.items()
-    except Exception:  # whatever Pillow meets in a file that is no picture
-        return False
 
 
 def write_film(
@@ -106,11 +91,9 @@ def write_film(
 ) -> None:  # fmt: skip
     """`segment` for a film."""
     check_target(target)
-    check_file(target)
-    if os.path.lexists(target) and not overwrite:
-        raise FCNError(f"{target} is there; choose another name for --out, or pass --overwrite.")
     if target.resolve() == source.resolve():
         raise FCNError(f"The masks of {source} would overwrite it; choose another name for --out.")
+    check_file(target, lambda path: False, overwrite)
     net, processor = load_on_device(model, device, dtype)
     with Progress(console=stderr, transient=True) as progress:
         film = segment_film(

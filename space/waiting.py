@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from gradio.queueing import Event, Queue
-from gradio.server_messages import ProcessCompletedMessage
+from gradio.server_messages import EventMessage, ProcessCompletedMessage
 
 from space.texts import request_language
 
@@ -30,6 +30,12 @@ TIME_TO_LISTEN = 5
 LONGEST_UNHEARD = 60
 """Seconds that a request waits at most for its client to listen. It is in nobody's way meanwhile."""
 
+TIME_TO_ASK_AGAIN = 5
+"""Seconds that a page goes on listening after its last answer."""
+
+KEPT_OPEN = "kept open"
+"""Stands among the ids of a page's requests that aren't answered yet, so that Gradio doesn't end its listening."""
+
 NOBODY_LISTENED = "Nobody listened for the answer of this request, so it was given up: please send it again."
 
 
@@ -41,6 +47,9 @@ class AttendedQueue(Queue):
     sooner where the queue is full.
 
     A client listens if it takes its messages: each request gets one, of its place in the line, when it is accepted.
+
+    Gradio ends a page's listening with its last answer. Where the page asks for something else in that moment, the end
+    may come after its request was accepted, and takes the answer away. Pages ask in bursts; so theirs ends later.
     """
 
     @classmethod
@@ -67,7 +76,25 @@ class AttendedQueue(Queue):
             if longest is not None and self._unheard_seconds(longest) > TIME_TO_LISTEN:
                 self._give_up(longest)
         accepted, answer, state = await super().push(body, request, username)
+        if accepted and request.headers.get("x-gradio-user") == "app":
+            self.pending_event_ids_session[body.session_hash].add(KEPT_OPEN)
         return accepted, answer if accepted else request_language(request).sentence(str(answer)), state
+
+    def send_message(self, event: Event, event_message: EventMessage) -> None:
+        """Gradio's own, which ends a page's listening some time after its last answer."""
+        super().send_message(event, event_message)
+        if isinstance(event_message, ProcessCompletedMessage):
+            asyncio.get_running_loop().call_later(TIME_TO_ASK_AGAIN, self._end_listening, event.session_hash)
+
+    def _end_listening(self, session: str) -> None:
+        messages = self.pending_messages_per_session.get(session)
+        if messages is not None and self.pending_event_ids_session.get(session) == {KEPT_OPEN}:
+            messages.put_nowait(ProcessCompletedMessage(output={}, success=True, event_id=KEPT_OPEN))
+
+    async def clean_events(self, *, session_hash: str | None = None, event_id: str | None = None) -> None:
+        """Gradio's own, which forgets a client that has gone."""
+        self.pending_event_ids_session.get(session_hash or "", set()).discard(KEPT_OPEN)
+        await super().clean_events(session_hash=session_hash, event_id=event_id)
 
     def get_events(self) -> tuple[list[Event], bool, str] | None:
         """Gradio's own, which takes the first in the line, of those with a listener."""

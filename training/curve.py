@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +18,12 @@ import typer
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fcn_hf.files import write_aside
+from fcn_hf.files import check_file, is_png_of, write_aside
 from training.trainer import last_complete_checkpoint
 
 LOG_FILE = "training_log.json"
+SOFTWARE = "fcn-hf training/curve.py"
+"""What each picture says of itself, so that it may be drawn anew."""
 # Okabe and Ito's colours, which colour-blind people tell apart too, in an order that suits thin lines on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 INK, GRID = "#222222", "#e0e0e0"
@@ -103,7 +106,7 @@ def draw_runs(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str,
         for text in shown.get_texts():
             # Folders may have dollars in their names, which are no formulas.
             text.set_parse_math(False)
-    figure.savefig(path, format="png")
+    figure.savefig(path, format="png", metadata={"Software": SOFTWARE})
 
 
 def points(log_history: Sequence[Mapping[str, Any]], value: str, by: By) -> tuple[np.ndarray, np.ndarray]:
@@ -187,11 +190,13 @@ def main(
     runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, as output_dir named them.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     by: Annotated[By, typer.Option(help="What the horizontal axes count.")] = By.steps,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace any file, too.")] = False,
 ) -> None:
     """Draw the training loss and the mean IoU of several runs in one picture."""
     names = [run.resolve().name for run in runs]
     logs = {}
     try:
+        check_file(out, partial(is_png_of, SOFTWARE), overwrite)
         for run, name in zip(runs, names, strict=True):
             log = read_log(run)
             if not len(points(log, "loss", by)[0]):

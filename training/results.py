@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from fcn_hf import FCNConfig, FCNForSemanticSegmentation
+from fcn_hf import FCNForSemanticSegmentation
 from fcn_hf.errors import FCNError
 from fcn_hf.files import check_folder, write_aside, written_aside
 from fcn_hf.prediction import check_finite
@@ -23,34 +23,27 @@ from training.recipe import Recipe
 from training.scan import ScannedDataset
 from training.trainer import FCNTrainer, last_complete_checkpoint
 
+LEFT_IN_PLACE = ("README.md", "config.json", "model.safetensors", "preprocessor_config.json", CURVE_FILE, EXAMPLES_FILE)
+"""What a run writes and doesn't take the place of where no run wrote it."""
+
 
 def check_output(recipe: Recipe) -> None:
     """See, before any work, that a run can leave its model in `output_dir`, and takes the place of nothing but a run's.
 
     Raises:
-        `FCNError`: if there can't be such a folder, it is the one that the run starts from, or it has a card or a
-            config that no run wrote.
+        `FCNError`: if there can't be such a folder, it is the one that the run starts from, or there is one of
+            `LEFT_IN_PLACE` that no run wrote.
     """
     folder, start = recipe.folder, recipe.model.model_name_or_path
     check_folder(folder)
     if start is not None and os.path.isdir(start) and os.path.realpath(start) == os.path.realpath(folder):
         raise FCNError(f"output_dir is {start!r}, whose weights the run starts from and would replace; choose another.")
-    # A run logs before it writes its card, and has a config alone where it was cut off.
+    # A run's log is there before anything else.
     if (folder / LOG_FILE).is_file() or last_complete_checkpoint(folder) is not None:
         return
-    config = folder / "config.json"
-    foreign = [path for path in (folder / "README.md", config) if os.path.lexists(path)]
-    if foreign == [config] and _is_fcn(config):
-        return
+    foreign = [folder / name for name in LEFT_IN_PLACE if os.path.lexists(folder / name)]
     if foreign:
         raise FCNError(f"{foreign[0]} was written by no run and would be replaced; choose another output_dir.")
-
-
-def _is_fcn(config: Path) -> bool:
-    try:
-        return json.loads(config.read_text())["model_type"] == FCNConfig.model_type
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
 
 
 def export_model(
@@ -90,7 +83,7 @@ def export_model(
 
 
 def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegmentation) -> None:
-    """Store the model in `output_dir`.
+    """Store the model and its log in `output_dir`.
 
     Raises:
         `FCNError`: if its weights aren't all finite; then nothing is stored.
@@ -104,6 +97,8 @@ def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegme
         vars(model.config).pop("use_cache", None)
         # What an earlier run's card says of its weights isn't so of these, which are yet to be scored.
         (recipe.folder / "README.md").unlink(missing_ok=True)
+        log = json.dumps(trainer.state.log_history, indent=1)
+        write_aside(recipe.folder / LOG_FILE, lambda path: path.write_text(log + "\n"))
         export_model(model, processor, recipe.folder, getattr(torch, recipe.model.weights_dtype), state_dict)
     trainer.accelerator.wait_for_everyone()
 
@@ -111,7 +106,7 @@ def save_trained(recipe: Recipe, trainer: FCNTrainer, model: FCNForSemanticSegme
 def describe_stored(
     recipe: Recipe, trainer: FCNTrainer, dataset: ScannedDataset, repo_id: str | None, notes: Sequence[str] = ()
 ) -> None:
-    """Score the stored weights, and put the log, its curve, examples and the card, with `notes`, beside them."""
+    """Score the stored weights, and put the log's curve, examples and the card, with `notes`, beside them."""
     folder = recipe.folder
     # The card's scores are those of the stored weights, not of the ones in memory, which may have more digits.
     stored = FCNForSemanticSegmentation.from_pretrained(folder).eval().to(recipe.training.device)
@@ -119,9 +114,7 @@ def describe_stored(
     if not trainer.is_world_process_zero():
         return
     print(f"mean IoU on {recipe.data.eval_split}: {scores['mean_iou']:.4f}")
-    log = trainer.state.log_history
-    write_aside(folder / LOG_FILE, lambda path: path.write_text(json.dumps(log, indent=1) + "\n"))
-    write_aside(folder / CURVE_FILE, lambda path: draw_curve(log, path))
+    write_aside(folder / CURVE_FILE, lambda path: draw_curve(trainer.state.log_history, path))
     # Those of an earlier run in the same folder mustn't be shown either.
     (folder / EXAMPLES_FILE).unlink(missing_ok=True)
     if recipe.card.example_pictures:

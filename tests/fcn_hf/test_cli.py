@@ -1,6 +1,7 @@
 """`fcn-hf` as people type it."""
 
 import json
+import os
 import re
 import sys
 
@@ -89,7 +90,7 @@ def test_segment_overwrites_only_what_it_wrote_unless_told_to(model_folder, tmp_
     before = (tmp_path / "cat.png").read_bytes()
     arguments = ("segment", tmp_path / "cat.jpg", "--model", model_folder, "--out", tmp_path)
     result = run(*arguments)
-    assert result.exit_code == 1 and "cat.png is there and no mask that fcn-hf segment wrote" in result.stderr
+    assert result.exit_code == 1 and "cat.png is there, and not this command's own" in result.stderr
     assert "--overwrite" in result.stderr and (tmp_path / "cat.png").read_bytes() == before
     assert run(*arguments, "--overwrite").exit_code == 0 and Image.open(tmp_path / "cat.png").size == (20, 20)
     assert run(*arguments).exit_code == 0, "a mask of its own is written anew"
@@ -319,6 +320,42 @@ def test_evaluate_gives_every_further_score_and_file_when_asked(model_folder, da
     with Image.open(files["--confusion"]) as picture:
         assert picture.format == "PNG" and min(picture.size) > 300
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["confusion.png", "pictures.csv"]
+
+
+def test_evaluate_takes_the_place_of_nothing_but_its_own_files_unless_told_to(model_folder, dataset_folder, tmp_path):
+    """Found before any work; what is empty loses nothing."""
+    pytest.importorskip("matplotlib")
+    places = {"--json": tmp_path / "a.json", "--per-image": tmp_path / "a.csv", "--confusion": tmp_path / "a.png"}
+    arguments = ("evaluate", "--model", model_folder, "--dataset", dataset_folder)
+    options = [part for option in places.items() for part in option]
+    (tmp_path / "a.json").touch()
+    for _ in range(2):
+        assert run(*arguments, *options).exit_code == 0
+    foreign = {"--json": '{"my": "own"}', "--per-image": "name,price\n", "--confusion": "no picture"}
+    for option, content in foreign.items():
+        places[option].write_text(content)
+        result = run("evaluate", "--model", "none", "--dataset", "none", option, places[option])
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+        assert f"{places[option].name} is there, and not this command's own; name another, or pass" in result.stderr
+        assert places[option].read_text() == content
+    assert run(*arguments, *options, "--overwrite").exit_code == 0
+    assert all(places[option].read_bytes() != content.encode() for option, content in foreign.items())
+
+
+def test_files_are_written_over_no_device_or_pipe(model_folder, tmp_path):
+    """A pipe keeps whoever opens it waiting; a device such as /dev/null is to stay what it is."""
+    os.mkfifo(tmp_path / "cat.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "cat.jpg")
+    for arguments in (
+        ("segment", tmp_path / "cat.jpg", "--model", model_folder, "--out", tmp_path, "--overwrite"),
+        ("evaluate", "--model", "none", "--dataset", "none", "--json", tmp_path / "cat.png"),
+        ("evaluate", "--model", "none", "--dataset", "none", "--per-image", tmp_path / "cat.png", "--overwrite"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1 and "is a device or a pipe" in result.stderr
+    (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")
+    result = run("evaluate", "--model", "none", "--dataset", "none", "--json", tmp_path / "link.json")
+    assert result.exit_code == 1 and "link.json is there" in result.stderr
 
 
 def test_evaluate_looks_at_pictures_as_it_is_told(model_folder, dataset_folder, tmp_path):

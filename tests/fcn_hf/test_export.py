@@ -104,6 +104,25 @@ def test_a_model_whose_weights_are_float16_is_exported_as_the_same_one_in_float3
     assert exported[0].dtype == torch.float32
 
 
+def test_an_export_takes_the_place_of_nothing_but_an_export_unless_told_to(model_folder, tmp_path, monkeypatch):
+    path, card = tmp_path / "model.onnx", tmp_path / "model.onnx.md"
+
+    def export_onnx(*arguments):
+        path.write_text("exported")
+        return export.ExportReport(0.0)
+
+    monkeypatch.setattr(export, "export_onnx", export_onnx)
+    for name in (path, card):
+        name.write_text("my own")
+        result = run("export", model_folder, path)
+        assert result.exit_code == 1 and f"{name.name} is there, and not this command's own" in result.stderr
+        assert name.read_text() == "my own" and run("export", model_folder, path, "--overwrite").exit_code == 0
+        path.unlink()
+    path.write_text("an earlier export")
+    card.write_text("# fcn as ONNX, float32\n\n`model.onnx` gives one of 21 classes to every pixel.\n")
+    assert run("export", model_folder, path).exit_code == 0 and path.read_text() == "exported"
+
+
 def test_a_processor_that_takes_no_pictures_is_told_of(tiny):
     with pytest.raises(FCNError, match="image processor takes no pictures: `image_mean` and `image_std` must both be"):
         export.noise_picture(3, FCNImageProcessor(image_mean=None, image_std=None))

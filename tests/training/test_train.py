@@ -205,13 +205,14 @@ def test_a_run_takes_the_place_of_nothing_but_a_run_s(tmp_path):
     with pytest.raises(FCNError, match="file is a file, but files are to be written into a folder"):
         check(tmp_path / "file")
     start = save_tiny(tmp_path / "start")
-    check(start)
+    with pytest.raises(FCNError, match="config.json was written by no run and would be replaced"):
+        check(start)
     with pytest.raises(FCNError, match="whose weights the run starts from and would replace"):
         check(start, model_name_or_path=f"{start}/.")
-    for number, (name, content) in enumerate([("config.json", "{}"), ("config.json", "[]"), ("README.md", "my own")]):
-        folder = tmp_path / str(number)
+    for name in ("config.json", "README.md", "model.safetensors", "curve.png"):
+        folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
-        (folder / name).write_text(content)
+        (folder / name).write_text("my own")
         with pytest.raises(FCNError, match=f"{name} was written by no run and would be replaced"):
             check(folder)
         (folder / "training_log.json").write_text("[]")
@@ -234,6 +235,8 @@ def test_an_earlier_run_s_card_does_not_speak_for_other_weights(tiny, tmp_path):
     (tmp_path / "README.md").write_text("mean IoU 100")
     save_trained(SimpleNamespace(folder=tmp_path, model=SimpleNamespace(weights_dtype="float32")), trainer, tiny())
     assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "README.md").exists()
+    # By its log, a repeat knows whose weights these are.
+    assert (tmp_path / "training_log.json").exists()
 
 
 def test_pictures_that_make_no_step_are_told(streets_folder, tmp_path):
