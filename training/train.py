@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import distributed
 from transformers import TrainerState, set_seed
 
 if __package__ in (None, ""):
@@ -171,6 +172,9 @@ def main(arguments: list[str]) -> None:
             start = recipe.model.model_name_or_path or "random weights"
             print(f"Stage {number} of {len(recipes)}: {recipe.folder}, from {start}.", flush=True)
         train(recipe)
+    # A process of several may abort when it ends as one of their group, with its work done.
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def test_a_file_that_does_not_answer_as_the_model_does_leaves_everything_as_it_w
         folder = tmp_path / str(classes)
         model = save_tiny(folder / "model", num_labels=classes)
         (folder / "model.onnx").write_text("what was there")
-        result = run("export", model, folder / "model.onnx")
+        result = run("export", model, folder / "model.onnx", "--overwrite")
         assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
         assert message in result.stderr.splitlines()[-1]
         assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
