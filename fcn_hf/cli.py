@@ -48,8 +48,6 @@ ModelOption = Annotated[str, typer.Option("--model", help="Model folder or Hub i
 MORE_SCORES, LOOKS = "More scores", "How pictures are looked at (once and whole)"
 ROWS = "Masks of a dataset"
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; the accelerator, if there is one.")]
-
-
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that this command didn't write, too.")
 ]

@@ -114,6 +114,8 @@ def segment_film(
             masks.mux(track.encode(None))
         return Film(count, stream.frames, bool(film.streams.audio))
 
+    if source.exists() and not source.is_file():
+        raise FCNError(f"{source} is a folder, a device or a pipe; pass a film's file.")
     with open(source, "rb") as file:
         try:
             film = av.open(file, options={"format_whitelist": FORMATS})

@@ -87,7 +87,8 @@ def open_picture(source: Any, name: str = "the picture", max_pixels: int | None 
         max_pixels: largest size of a file that is decoded; Pillow's own bound (`MAX_IMAGE_PIXELS`) if left out.
 
     Raises:
-        ValueError: there is no such file, it is no picture, of another format, damaged, or too large.
+        ValueError: there is no such file, it is a folder, device or pipe, no picture, of another format, damaged, or
+            too large.
     """
     # Pillow opens lazily: a picture that somebody opened may still have everything before it.
     if _is_undecoded(source) and source.format not in PICTURE_FORMATS:
@@ -270,7 +271,11 @@ def _read_bytes(source: str | os.PathLike) -> bytes:
             return response.read()
     if isinstance(source, str) and source.startswith("data:image/"):
         return base64.b64decode(source.split(",", 1)[1])
-    return Path(source).read_bytes()
+    path = Path(source)
+    if path.exists() and not path.is_file():
+        # What a pipe or a device gives may never end, or never begin.
+        raise OSError("it is a folder, a device or a pipe")
+    return path.read_bytes()
 
 
 def _to_8_bit_picture(image: PIL.Image.Image, name: str, do_convert_rgb: bool | None) -> PIL.Image.Image:

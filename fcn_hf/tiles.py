@@ -156,7 +156,7 @@ def seen_around(model) -> int | None:
 
 def is_huge(path: Path, processor) -> bool:
     """Whether a net would be shown more than `PIXELS_AT_ONCE` of a picture's file at once; not if it can't be read."""
-    if getattr(processor, "do_resize", False):
+    if getattr(processor, "do_resize", False) or not path.is_file():
         return False
     try:
         with large_files(), Image.open(path) as picture:

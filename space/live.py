@@ -80,8 +80,8 @@ def quickest(kind: Kind) -> Segmenter:
 
 
 def rate(answered: tuple[float, ...]) -> float | None:
-    """Answers a second; None before there are two."""
-    return (len(answered) - 1) / (answered[-1] - answered[0]) if len(answered) > 1 else None
+    """Answers a second; None before there are `COUNTED`: two may come close together, one of them late."""
+    return (COUNTED - 1) / (answered[-1] - answered[0]) if len(answered) == COUNTED else None
 
 
 def live_panel(

@@ -66,6 +66,7 @@ class AttendedQueue(Queue):
 
     def __init__(self, *arguments: Any, **settings: Any):
         super().__init__(*arguments, **settings)
+        self._ends: dict[str, asyncio.TimerHandle] = {}
         self._last_heard: WeakKeyDictionary[Event, float] = WeakKeyDictionary()
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
@@ -83,10 +84,16 @@ class AttendedQueue(Queue):
     def send_message(self, event: Event, event_message: EventMessage) -> None:
         """Gradio's own, which ends a page's listening some time after its last answer."""
         super().send_message(event, event_message)
-        if isinstance(event_message, ProcessCompletedMessage):
-            asyncio.get_running_loop().call_later(TIME_TO_ASK_AGAIN, self._end_listening, event.session_hash)
+        session = event.session_hash
+        is_of_page = KEPT_OPEN in self.pending_event_ids_session.get(session, ())
+        if is_of_page and isinstance(event_message, ProcessCompletedMessage):
+            if session in self._ends:
+                self._ends[session].cancel()
+            loop = asyncio.get_running_loop()
+            self._ends[session] = loop.call_later(TIME_TO_ASK_AGAIN, self._end_listening, session)
 
     def _end_listening(self, session: str) -> None:
+        del self._ends[session]
         messages = self.pending_messages_per_session.get(session)
         if messages is not None and self.pending_event_ids_session.get(session) == {KEPT_OPEN}:
             messages.put_nowait(ProcessCompletedMessage(output={}, success=True, event_id=KEPT_OPEN))

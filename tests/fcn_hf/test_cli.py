@@ -1,9 +1,11 @@
 """`fcn-hf` as people type it."""
 
+import contextlib
 import json
 import os
 import re
 import sys
+import threading
 
 import datasets
 import numpy as np
@@ -356,6 +358,30 @@ def test_files_are_written_over_no_device_or_pipe(model_folder, tmp_path):
     (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")
     result = run("evaluate", "--model", "none", "--dataset", "none", "--json", tmp_path / "link.json")
     assert result.exit_code == 1 and "link.json is there" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "options"),
+    [("a.jpg", "out", ()), ("a.jpg", "out", ("--tile",)), ("a.jpg", "out", ("--mirror",)), ("a.mp4", "b.mp4", ())],
+    ids=str,
+)
+def test_nobody_waits_for_what_a_pipe_may_give(model_folder, tmp_path, name, out, options):
+    os.mkfifo(tmp_path / name)
+    done = threading.Event()
+
+    def end_what_is_read():
+        """Whoever opens the pipe finds it empty, or this test would wait instead of failing."""
+        while not done.wait(0.05):
+            with contextlib.suppress(OSError):  # nobody reads
+                os.close(os.open(tmp_path / name, os.O_WRONLY | os.O_NONBLOCK))
+
+    thread = threading.Thread(target=end_what_is_read)
+    thread.start()
+    result = run("segment", tmp_path / name, "--model", model_folder, "--out", tmp_path / out, *options)
+    done.set()
+    thread.join()
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert name in result.stderr and "a folder, a device or a pipe" in result.stderr
 
 
 def test_evaluate_looks_at_pictures_as_it_is_told(model_folder, dataset_folder, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fcn_hf.palettes import voc_palette
+from space import live
 from space.disagreement import disagreement
 from space.inference import Segmentation, Segmenter, shares
 from space.panels import (
@@ -40,6 +41,12 @@ def page(mask, labels, score=0.5, size=(40, 30)):
     result = Segmentation(mask, 0.0123, shares(mask, labels))
     panels = [model_panel(segmenter("FCN-8s", labels), result, score), truth_panel(mask, labels)]
     return comparison(Image.new("RGB", size), panels, labels, COLOURS[: len(labels)])
+
+
+def test_a_rate_is_told_when_it_can_be_measured():
+    moments = (0.0, 0.01, *(0.2 * number for number in range(1, 7)))
+    assert [live.rate(moments[:count]) for count in range(live.COUNTED)] == [None] * live.COUNTED
+    assert live.rate(moments) == pytest.approx(7 / 1.2)
 
 
 def test_each_panel_has_time_parameters_score_and_shares(mask):
